@@ -1,0 +1,1 @@
+//! Benches of both walls, and the peers they are set beside.

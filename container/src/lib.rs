@@ -1,0 +1,1 @@
+//! The first wall: a container engine.

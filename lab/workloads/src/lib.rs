@@ -1,0 +1,1 @@
+//! The static programs of the embedded default image.

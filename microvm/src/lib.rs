@@ -1,0 +1,1 @@
+//! The second wall: a virtual machine monitor.
