@@ -1,2 +1,2 @@
-//! Command line.
+//! `lab-vm`: the microvm crate's own small command line.
 fn main() {}

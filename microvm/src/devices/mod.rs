@@ -1,0 +1,1 @@
+//! The devices that the guest sees, one file each.
