@@ -1,1 +1,18 @@
-//! One image, two walls.
+//! One image, two walls: run it as a container and as a virtual machine, and measure what each wall costs.
+//!
+//! ```text
+//!                     lab (the binary: src/main.rs, src/cli/)
+//!                      │
+//!        image ──► engine ──► trait Sandbox ──┬──► crate container   (namespaces, cgroups, overlay)
+//!    (OCI store)  (bundle,                    └──► crate microvm     (KVM, its own kernel, virtio)
+//!                  run, signals,                          ▲
+//!                  terminal)                            kernel  (lean or stock, cached)
+//! ```
+//!
+//! Reading order:
+//! 1. [`paths`]: where images, kernels and the state of running sandboxes lie on this machine.
+//!
+//! The library never prints and never ends the process; that is the binary's part. Its errors say what was being done,
+//! to which object, and what would help.
+
+pub mod paths;

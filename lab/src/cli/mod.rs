@@ -1,0 +1,185 @@
+//! The commands: what is typed, and where it goes.
+//!
+//! A command is one file with a clap struct `Args` and a function `run`, and one line in [`Command`] and [`dispatch`].
+//! Nothing is opened, read or started before a command asks for it: `lab --help` costs what clap costs.
+
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_wraps,
+    reason = "every command has the same signature, also those that need less"
+)]
+
+mod compare;
+mod completion;
+mod demo;
+mod doctor;
+mod image;
+mod images;
+mod kernel;
+mod rig;
+mod run;
+mod style;
+mod version;
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use lab_clock::Nanos;
+
+/// The exit code of a command line that makes no sense, as the docker client's.
+const USAGE: u8 = 125;
+
+/// One image, two walls: run it as a container and as a virtual machine, and measure what each wall costs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lab",
+    version,
+    styles = style::HELP,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  lab demo                                    set up what is missing, then compare both walls
+  lab run lab hello                           the default image's hello, as a container
+  lab run --runtime vm -it lab sh             a shell in a virtual machine with its own kernel
+  lab compare --runs 20 lab hello             what each wall costs, side by side
+
+`lab COMMAND --help` tells more about a command."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Compare(compare::Args),
+    Demo(demo::Args),
+    Doctor(doctor::Args),
+    Images(images::Args),
+    Image(image::Args),
+    Kernel(kernel::Args),
+    Rig(rig::Args),
+    Completion(completion::Args),
+    Version(version::Args),
+}
+
+/// Reads the command line and does what it says. `started` is the moment the process began.
+pub fn main(started: Nanos) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    dispatch(cli.command, started).unwrap_or_else(|error| {
+        style::print_error(&one_line(&error));
+        ExitCode::FAILURE
+    })
+}
+
+fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => run::run(args, started),
+        Command::Compare(args) => compare::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Images(args) => images::run(args),
+        Command::Image(args) => image::run(args),
+        Command::Kernel(args) => kernel::run(args),
+        Command::Rig(args) => rig::run(args),
+        Command::Completion(args) => completion::run(args),
+        Command::Version(args) => version::run(args),
+    }
+}
+
+/// Prints to standard output. A reader that has seen enough (`lab images | head -1`) is no failure.
+fn print(text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    match anstream::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Help and version go to standard output and are a success; anything else is one line on standard error.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        let _ = error.print();
+        return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+    }
+    style::print_error(&usage_line(&error.render().to_string()));
+    ExitCode::from(USAGE)
+}
+
+/// Clap's several lines as one: the message, its tip, and where to read on.
+fn usage_line(rendered: &str) -> String {
+    let mut line = String::new();
+    let mut usage = None;
+    for part in rendered.lines().map(str::trim).filter(|part| !part.is_empty()) {
+        if let Some(rest) = part.strip_prefix("Usage: ") {
+            usage = Some(rest);
+        } else if !part.starts_with("For more information") {
+            let part = part.strip_prefix("error: ").or_else(|| part.strip_prefix("tip: ")).unwrap_or(part);
+            let joint = match line.chars().last() {
+                None => "",
+                Some(':') => " ",
+                Some(_) => "; ",
+            };
+            let _ = write!(line, "{joint}{part}");
+        }
+    }
+    // "Usage: lab run [OPTIONS] …": the words before the first bracket or flag are the command.
+    let command: Vec<_> = usage.map_or_else(Vec::new, |usage| {
+        usage.split(' ').take_while(|word| word.chars().all(|c| c.is_ascii_lowercase())).collect()
+    });
+    let command = if command.is_empty() { "lab".to_owned() } else { command.join(" ") };
+    let _ = write!(line, "; see `{command} --help`");
+    line
+}
+
+/// An error and its causes in one line. A cause that the message before it already tells is not told twice.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            let _ = write!(line, ": {cause}");
+        }
+    }
+    line.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistyped_flag_is_told_in_one_line_with_the_likely_meaning() {
+        let error = Cli::try_parse_from(["lab", "version", "--jso"]).unwrap_err();
+        let line = usage_line(&error.render().to_string());
+        assert!(!line.contains('\n'), "{line}");
+        assert!(line.contains("'--jso'") && line.contains("'--json'"), "{line}");
+        assert!(line.ends_with("; see `lab version --help`"), "{line}");
+    }
+
+    #[test]
+    fn an_error_and_its_causes_are_one_line() {
+        let error = anyhow::anyhow!("No such file").context("reading /x: No such file").context("no image x");
+        assert_eq!(one_line(&error), "no image x: reading /x: No such file");
+        assert_eq!(one_line(&anyhow::anyhow!("first\n  second\n")), "first; second");
+    }
+}
