@@ -4,5 +4,6 @@ mod error;
 
 pub mod bus;
 pub mod devices;
+pub mod event_loop;
 
 pub use error::Error;

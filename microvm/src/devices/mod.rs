@@ -1,1 +1,3 @@
 //! The devices that the guest sees, one file each.
+
+pub mod virtio;

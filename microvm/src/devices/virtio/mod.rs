@@ -1,0 +1,98 @@
+//! Virtio: the devices of a guest that knows it is one.
+//!
+//! A virtio device shares *rings* of buffer descriptors with its driver (virtio 1.2, section 2.7). The driver puts
+//! buffers into a ring and writes the ring's number to a register; the device fills or empties them, puts them on the
+//! used side and raises an interrupt. That register write is the only exit to the VMM that data ever costs.
+//!
+//! ```text
+//!   vCPU threads                    event-loop thread                    host
+//!  ┌──────────────┐  registers  ┌─────────────────────────┐
+//!  │ bus → mmio   │────────────▶│ BackEnd: VirtioDevice   │◀──────── disk file, socket, …
+//!  └──────────────┘  (locked)   │  process(event, queues) │
+//!     KVM_IOEVENTFD ───────────▶│                         │
+//!     KVM_IRQFD    ◀────────────│ Interrupt               │
+//!                               └─────────────────────────┘
+//! ```
+//!
+//! Read in this order: this trait; [`queue`], what a hostile guest can put into a ring and why it does not matter;
+//! [`mmio`], the registers and the life of a device; then the devices: [`rng`] is the smallest.
+
+pub mod mmio;
+pub mod queue;
+pub mod rng;
+mod sys;
+
+pub use mmio::{BackEnd, VirtioMmio};
+pub use queue::{Chain, Interrupt, Virtqueue};
+
+use std::os::fd::RawFd;
+
+/// What makes one kind of device differ from another. The transport does the rest.
+///
+/// The transport calls every method with the device locked, so a device is plain single-threaded code. It never panics
+/// and never waits: the guest chooses what is in the rings, and one slow device must not stop the others.
+pub trait VirtioDevice: Send {
+    /// The device's number (virtio 1.2, section 5), `VIRTIO_ID_*`.
+    fn id(&self) -> u32;
+
+    /// The feature bits it offers beyond those of the transport (VERSION_1, INDIRECT_DESC, EVENT_IDX).
+    fn features(&self) -> u64;
+
+    /// How many descriptors each of its queues can hold: powers of two.
+    fn queue_sizes(&self) -> &[u16];
+
+    /// Fills `data` from its configuration space at `offset`; what lies beyond its end stays as it is (zeroes).
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Takes a write to its configuration space. Most devices have nothing to write there.
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    /// The host's descriptors to watch, besides its queues, for reading and writing, edge-triggered. They must not block.
+    fn descriptors(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
+
+    /// The driver is up and accepted these features. [`Event::Queue`] follows for each queue.
+    fn activate(&mut self, _features: u64) {}
+
+    /// Something happened; do all that can be done now, without waiting.
+    ///
+    /// # Errors
+    /// A [`Fault`] stops the device until the driver resets it.
+    fn process(&mut self, event: Event, queues: &mut [Virtqueue]) -> Result<(), Fault>;
+
+    /// Forget the driver: it reset the device. The host side stays.
+    fn reset(&mut self) {}
+}
+
+/// What happened to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The driver put buffers into this queue (or may have).
+    Queue(usize),
+    /// One of [`VirtioDevice::descriptors`], by its place in that list, became readable or writable.
+    Descriptor(usize),
+}
+
+/// Why a device stopped serving its driver. It shows DEVICE_NEEDS_RESET from then on (virtio 1.2, section 2.1.1).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A ring is not where it should be or not as it should be.
+    #[error("the guest's driver broke a ring: {0}")]
+    Ring(#[from] virtio_queue::Error),
+    /// A buffer lies outside guest memory.
+    #[error("the guest's driver gave a buffer outside its memory: {0}")]
+    Memory(#[from] vm_memory::GuestMemoryError),
+    /// The driver did what the specification forbids.
+    #[error("the guest's driver broke the rules: {0}")]
+    Driver(&'static str),
+    /// The host's side failed.
+    #[error("cannot {operation}: {source}")]
+    Host {
+        /// What was to be done.
+        operation: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}

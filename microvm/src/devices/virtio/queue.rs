@@ -1,0 +1,286 @@
+//! One queue: rings in guest memory, read with suspicion.
+//!
+//! The crate `virtio-queue` keeps the rings' indices and bounds. This file adds what a device wants: each chain of
+//! descriptors is walked once, copied out and checked before the device sees any of it, so that nothing the guest
+//! changes afterwards matters; a chain that loops, is too long, leaves guest memory or mixes its directions is refused.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::Fault;
+
+/// A device's interrupt line, and why it was raised (virtio 1.2, section 4.2.2, InterruptStatus).
+///
+/// Not behind the device's lock: the guest acknowledges an interrupt from a vCPU thread while the device works on.
+#[derive(Debug)]
+pub struct Interrupt {
+    line: EventFd,
+    status: AtomicU32,
+    generation: AtomicU32,
+}
+
+impl Interrupt {
+    /// An interrupt that writes to `line`, which KVM_IRQFD turns into an edge of the device's interrupt.
+    pub fn new(line: EventFd) -> Self {
+        Self { line, status: AtomicU32::new(0), generation: AtomicU32::new(0) }
+    }
+
+    /// Tells the driver that buffers were used.
+    ///
+    /// # Errors
+    /// Where the line cannot be written: only when the VM is gone.
+    pub fn used_buffers(&self) -> Result<(), Fault> {
+        self.raise(VIRTIO_MMIO_INT_VRING)
+    }
+
+    /// Tells the driver that the configuration space or the device's status changed.
+    ///
+    /// # Errors
+    /// As [`Interrupt::used_buffers`].
+    pub fn config_changed(&self) -> Result<(), Fault> {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.raise(VIRTIO_MMIO_INT_CONFIG)
+    }
+
+    fn raise(&self, reason: u32) -> Result<(), Fault> {
+        self.status.fetch_or(reason, Ordering::AcqRel);
+        self.line.write(1).map_err(|source| Fault::Host { operation: "raise an interrupt", source })
+    }
+
+    /// The reasons not yet acknowledged.
+    pub fn status(&self) -> u32 {
+        self.status.load(Ordering::Acquire)
+    }
+
+    /// The driver saw these reasons.
+    pub fn acknowledge(&self, reasons: u32) {
+        self.status.fetch_and(!reasons, Ordering::AcqRel);
+    }
+
+    /// Changes with the configuration space, so that the driver notices a change between two reads.
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+}
+
+/// A queue as a device sees it.
+#[derive(Debug)]
+pub struct Virtqueue {
+    queue: Queue,
+    memory: Arc<GuestMemoryMmap>,
+    interrupt: Arc<Interrupt>,
+    kick: Arc<EventFd>,
+}
+
+impl Virtqueue {
+    /// A queue that the driver has set up; `kick` is the event by which the driver announces buffers.
+    pub fn new(
+        queue: Queue,
+        memory: Arc<GuestMemoryMmap>,
+        interrupt: Arc<Interrupt>,
+        kick: Arc<EventFd>,
+    ) -> Self {
+        Self { queue, memory, interrupt, kick }
+    }
+
+    /// Serves the chains that are available: `serve` does what a chain asks and returns how many bytes it wrote to it.
+    ///
+    /// At most one ring's worth at a time: a driver that refills the ring as fast as it is emptied shall not keep the
+    /// event loop from the other devices. What is left is announced again.
+    ///
+    /// # Errors
+    /// A broken ring or chain, or what `serve` returns.
+    pub fn serve(&mut self, mut serve: impl FnMut(&mut Chain) -> Result<u32, Fault>) -> Result<(), Fault> {
+        let mut budget = self.queue.size();
+        while budget > 0 {
+            budget -= 1;
+            let Some(mut chain) = self.pop()? else { break };
+            let written = serve(&mut chain)?;
+            self.used(&chain, written)?;
+        }
+        self.notify()?;
+        if budget == 0 {
+            self.kick.write(1).map_err(|source| Fault::Host { operation: "postpone a queue", source })?;
+        }
+        Ok(())
+    }
+
+    /// The next available chain. Where there is none, the driver is asked to announce the next.
+    ///
+    /// # Errors
+    /// A broken ring or chain.
+    pub fn pop(&mut self) -> Result<Option<Chain>, Fault> {
+        if !self.queue.ready() {
+            return Ok(None);
+        }
+        loop {
+            if let Some(chain) = self.queue.iter(&*self.memory)?.next() {
+                return Chain::walk(chain, self.queue.size(), &self.memory).map(Some);
+            }
+            // With EVENT_IDX this writes the index that we want to hear about; a buffer that came in meanwhile is
+            // seen by the second look that `enable_notification` takes (virtio 1.2, section 2.7.10).
+            if !self.queue.enable_notification(&*self.memory)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes back the last [`Virtqueue::pop`]: the chain stays available.
+    pub fn unpop(&mut self) {
+        self.queue.go_to_previous_position();
+    }
+
+    /// Gives a chain back to the driver, `written` bytes of it filled.
+    ///
+    /// # Errors
+    /// A broken ring.
+    pub fn used(&mut self, chain: &Chain, written: u32) -> Result<(), Fault> {
+        Ok(self.queue.add_used(&*self.memory, chain.head, written)?)
+    }
+
+    /// Interrupts the driver if chains were given back and it wants to know (EVENT_IDX).
+    ///
+    /// # Errors
+    /// A broken ring.
+    pub fn notify(&mut self) -> Result<(), Fault> {
+        if self.queue.ready() && self.queue.needs_notification(&*self.memory)? {
+            self.interrupt.used_buffers()?;
+        }
+        Ok(())
+    }
+}
+
+/// A part of a chain: a buffer in guest memory, known to lie within it.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    address: GuestAddress,
+    len: u32,
+}
+
+/// One request of the driver: buffers for the device to read, then buffers for it to write.
+#[derive(Debug)]
+pub struct Chain {
+    head: u16,
+    memory: Arc<GuestMemoryMmap>,
+    readable: Buffers,
+    writable: Buffers,
+}
+
+/// Buffers, consumed from the front.
+#[derive(Debug, Default)]
+struct Buffers {
+    segments: Vec<Segment>,
+    /// The first segment that is not consumed.
+    next: usize,
+    /// Bytes that are not consumed.
+    len: u64,
+}
+
+impl Chain {
+    /// Walks a chain once and copies its descriptors out.
+    fn walk(
+        chain: DescriptorChain<&GuestMemoryMmap>,
+        most: u16,
+        memory: &Arc<GuestMemoryMmap>,
+    ) -> Result<Self, Fault> {
+        let (mut readable, mut writable) = (Buffers::default(), Buffers::default());
+        let head = chain.head_index();
+        for (count, descriptor) in chain.enumerate() {
+            // A table of indirect descriptors may claim 65535 entries, but no chain may be longer than the queue
+            // (virtio 1.2, section 2.7.5.3.1). This also ends a chain that loops.
+            if count >= usize::from(most) {
+                return Err(Fault::Driver("a chain is longer than its queue"));
+            }
+            let segment = Segment { address: descriptor.addr(), len: descriptor.len() };
+            let access = if descriptor.is_write_only() { Permissions::Write } else { Permissions::Read };
+            if !memory.check_range(segment.address, segment.len as usize, access) {
+                return Err(vm_memory::GuestMemoryError::InvalidGuestAddress(segment.address).into());
+            }
+            if descriptor.is_write_only() {
+                writable.push(segment);
+            } else if writable.len > 0 {
+                return Err(Fault::Driver("a buffer to read comes after one to write"));
+            } else {
+                readable.push(segment);
+            }
+        }
+        Ok(Self { head, memory: memory.clone(), readable, writable })
+    }
+
+    /// Bytes left to read.
+    pub fn readable(&self) -> u64 {
+        self.readable.len
+    }
+
+    /// Bytes left to write.
+    pub fn writable(&self) -> u64 {
+        self.writable.len
+    }
+
+    /// Reads the next bytes; fewer than `buffer` holds where there are no more.
+    ///
+    /// # Errors
+    /// None for a chain from a queue: its buffers were checked.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
+        let mut done = 0;
+        while let Some(segment) = self.readable.take((buffer.len() - done) as u64) {
+            let end = done + segment.len as usize;
+            self.memory.read_slice(&mut buffer[done..end], segment.address)?;
+            done = end;
+        }
+        Ok(done)
+    }
+
+    /// Reads just as many bytes as the array holds; `None` where there are fewer.
+    ///
+    /// # Errors
+    /// As [`Chain::read`].
+    pub fn read_array<const N: usize>(&mut self) -> Result<Option<[u8; N]>, Fault> {
+        let mut bytes = [0; N];
+        Ok((self.read(&mut bytes)? == N).then_some(bytes))
+    }
+
+    /// Writes the next bytes; fewer than `bytes` where there is no more room.
+    ///
+    /// # Errors
+    /// As [`Chain::read`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
+        let mut done = 0;
+        while let Some(segment) = self.writable.take((bytes.len() - done) as u64) {
+            let end = done + segment.len as usize;
+            self.memory.write_slice(&bytes[done..end], segment.address)?;
+            done = end;
+        }
+        Ok(done)
+    }
+}
+
+impl Buffers {
+    fn push(&mut self, segment: Segment) {
+        if segment.len > 0 {
+            self.len += u64::from(segment.len);
+            self.segments.push(segment);
+        }
+    }
+
+    /// Consumes at most `most` bytes of the first segment.
+    fn take(&mut self, most: u64) -> Option<Segment> {
+        let segment = self.segments.get_mut(self.next)?;
+        let len = u64::from(segment.len).min(most) as u32;
+        if len == 0 {
+            return None;
+        }
+        let taken = Segment { address: segment.address, len };
+        // Cannot overflow: the whole segment lies in guest memory.
+        segment.address = GuestAddress(segment.address.0 + u64::from(len));
+        segment.len -= len;
+        self.next += usize::from(segment.len == 0);
+        self.len -= u64::from(len);
+        Some(taken)
+    }
+}
