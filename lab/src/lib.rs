@@ -16,3 +16,5 @@
 //! to which object, and what would help.
 
 pub mod paths;
+pub mod rig;
+mod sys;

@@ -85,7 +85,7 @@ impl<'a> Field<'a> {
 
 /// Reads the fields of a payload one after another. Ends early, with `None`, at the first that is malformed;
 /// [`Fields::is_done`] tells the two ends apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Fields<'a> {
     rest: &'a [u8],
 }
