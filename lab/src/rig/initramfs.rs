@@ -2,11 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cpio::NewcBuilder;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{MODULES, RigCommand, RigError, during};
 
@@ -20,13 +21,15 @@ const DIRECTORY: u32 = 0o040_755;
 const EXECUTABLE: u32 = 0o100_755;
 const REGULAR: u32 = 0o100_644;
 
-/// Writes the initramfs (cpio "newc", Documentation/driver-api/early-userspace/buffer-format.rst).
-pub(super) fn write(path: &Path, modules: &Path, command: &RigCommand) -> Result<(), RigError> {
+/// Writes the initramfs (cpio "newc", Documentation/driver-api/early-userspace/buffer-format.rst) to a `memfd_create(2)`
+/// file, so that there is nothing to remove.
+pub(super) fn write(modules: &Path, command: &RigCommand) -> Result<File, RigError> {
     let busybox = fs::read("/bin/busybox")
         .or_else(|_| fs::read("/usr/bin/busybox"))
         .map_err(|_| RigError::Missing { program: "busybox", package: "busybox-static" })?;
-    let file = File::create(path).map_err(during(format!("create {}", path.display())))?;
-    let mut archive = Archive { out: BufWriter::new(file), inode: 0 };
+    let file = memfd_create(c"rig-initramfs", MFdFlags::MFD_CLOEXEC)
+        .map_err(|errno| during("make a file in memory")(errno.into()))?;
+    let mut archive = Archive { out: BufWriter::new(File::from(file)), inode: 0 };
     for folder in ["bin", "modules", "dev", "proc", "sys", "host", "writable", "new"] {
         archive.add(folder, DIRECTORY, &[])?;
     }
@@ -38,7 +41,7 @@ pub(super) fn write(path: &Path, modules: &Path, command: &RigCommand) -> Result
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         archive.add(&format!("modules/{order:02}-{name}"), REGULAR, &bytes)?;
     }
-    archive.finish().map_err(during(format!("write {}", path.display())))
+    archive.finish().map_err(during("write the initramfs"))
 }
 
 /// The files of [`MODULES`] that this kernel has, in loading order.
@@ -105,12 +108,12 @@ fn quote(text: &mut Vec<u8>, word: &OsStr) {
 }
 
 /// A cpio archive being written.
-struct Archive<W: Write> {
-    out: W,
+struct Archive {
+    out: BufWriter<File>,
     inode: u32,
 }
 
-impl<W: Write> Archive<W> {
+impl Archive {
     fn add(&mut self, name: &str, mode: u32, bytes: &[u8]) -> Result<(), RigError> {
         self.inode += 1;
         let entry = NewcBuilder::new(name).ino(self.inode).mode(mode).nlink(1);
@@ -121,8 +124,8 @@ impl<W: Write> Archive<W> {
             .map_err(during(format!("write {name} to the initramfs")))
     }
 
-    fn finish(self) -> std::io::Result<()> {
-        cpio::newc::trailer(self.out)?.flush()
+    fn finish(self) -> io::Result<File> {
+        cpio::newc::trailer(self.out)?.into_inner().map_err(io::IntoInnerError::into_error)
     }
 }
 

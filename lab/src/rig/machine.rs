@@ -1,9 +1,11 @@
 //! The rig's two processes: virtiofsd, which serves the host's tree, and QEMU, which is the machine.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -28,15 +30,13 @@ impl Drop for Owned {
 /// Boots the machine and waits for its report.
 pub(super) fn run(
     rig: &Rig,
-    initramfs: &Path,
-    folder: &Path,
+    initramfs: &File,
     stdout: &mut (dyn Write + Send),
     stderr: &mut (dyn Write + Send),
 ) -> Result<u8, RigError> {
-    let socket = folder.join("files.sock");
-    let _files = serve_files(&socket)?;
+    let (_files, files) = serve_files()?;
     let [out, err, status] = [pipe()?, pipe()?, pipe()?];
-    let mut qemu = start_qemu(rig, initramfs, &socket, [&out.1, &err.1, &status.1])?;
+    let mut qemu = start_qemu(rig, initramfs, &files, [&out.1, &err.1, &status.1])?;
     for end in [out.1, err.1, status.1] {
         drop(end);
     }
@@ -64,8 +64,9 @@ pub(super) fn run(
     })
 }
 
-/// Starts virtiofsd on a socket that is already listening, so that there is nothing to wait for.
-fn serve_files(socket: &Path) -> Result<Owned, RigError> {
+/// Starts virtiofsd and connects to it. The socket listens before the daemon starts, so there is nothing to wait for, and
+/// its name is an abstract one (`unix(7)`), so there is nothing to remove.
+fn serve_files() -> Result<(Owned, OwnedFd), RigError> {
     let program = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/bin/virtiofsd"]
         .into_iter()
         .find(|path| Path::new(path).exists())
@@ -73,24 +74,32 @@ fn serve_files(socket: &Path) -> Result<Owned, RigError> {
             program: "virtiofsd",
             package: "virtiofsd (Debian 12: qemu-system-common)",
         })?;
-    let listener = UnixListener::bind(socket).map_err(during(format!("listen on {}", socket.display())))?;
-    let fd = OwnedFd::from(listener);
+    let (listener, connection) = abstract_socket().map_err(during("make a socket for virtiofsd"))?;
     // The daemon confines itself to the shared folder; without root that takes a user namespace.
     let sandbox = if nix::unistd::geteuid().is_root() { "sandbox=chroot" } else { "sandbox=namespace" };
     let mut command = Command::new(program);
     command
-        .arg(format!("--fd={}", fd.as_raw_fd()))
+        .arg(format!("--fd={}", listener.as_raw_fd()))
         .args(["-o", "source=/", "-o", "cache=always", "-o", sandbox])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     sys::die_with_parent(&mut command);
-    sys::inherit(&mut command, &[fd.as_raw_fd()]);
-    command.spawn().map(Owned).map_err(during(format!("start {program}")))
+    sys::inherit(&mut command, &[listener.as_raw_fd()]);
+    let daemon = command.spawn().map(Owned).map_err(during(format!("start {program}")))?;
+    Ok((daemon, connection.into()))
+}
+
+/// A listening socket under a name of its own, and one connected to it.
+fn abstract_socket() -> io::Result<(UnixListener, UnixStream)> {
+    let name = format!("lab-rig-{}-{}", std::process::id(), lab_clock::now());
+    let address = SocketAddr::from_abstract_name(name)?;
+    let listener = UnixListener::bind_addr(&address)?;
+    Ok((listener, UnixStream::connect_addr(&address)?))
 }
 
 /// Starts QEMU: an emulated AMD machine whose processor has SVM, with the three control ports on pipes.
-fn start_qemu(rig: &Rig, initramfs: &Path, socket: &Path, ports: [&OwnedFd; 3]) -> Result<Owned, RigError> {
+fn start_qemu(rig: &Rig, initramfs: &File, files: &OwnedFd, ports: [&OwnedFd; 3]) -> Result<Owned, RigError> {
     let memory = format!("{}M", rig.memory_mib.max(512));
     let mut command = Command::new("qemu-system-x86_64");
     command
@@ -102,11 +111,10 @@ fn start_qemu(rig: &Rig, initramfs: &Path, socket: &Path, ports: [&OwnedFd; 3]) 
         .args(["-numa", "node,memdev=ram"])
         .arg("-kernel")
         .arg(&rig.kernel)
-        .arg("-initrd")
-        .arg(initramfs)
+        .args(["-initrd", &format!("/dev/fd/{}", initramfs.as_raw_fd())])
         .args(["-append", "console=ttyS0 quiet panic=-1"])
         .args(["-serial", "stdio"])
-        .args(["-chardev", &format!("socket,id=files,path={}", socket.display())])
+        .args(["-chardev", &format!("socket,id=files,fd={}", files.as_raw_fd())])
         .args(["-device", "vhost-user-fs-pci,chardev=files,tag=host"])
         .args(["-device", "virtio-serial-pci"]);
     for (name, port) in ["stdout", "stderr", "status"].into_iter().zip(ports) {
@@ -116,7 +124,8 @@ fn start_qemu(rig: &Rig, initramfs: &Path, socket: &Path, ports: [&OwnedFd; 3]) 
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     sys::die_with_parent(&mut command);
-    sys::inherit(&mut command, &ports.map(AsRawFd::as_raw_fd));
+    let [out, err, status] = ports.map(AsRawFd::as_raw_fd);
+    sys::inherit(&mut command, &[out, err, status, initramfs.as_raw_fd(), files.as_raw_fd()]);
     command.spawn().map(Owned).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             RigError::Missing { program: "qemu-system-x86_64", package: "qemu-system-x86" }

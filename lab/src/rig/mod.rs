@@ -138,7 +138,8 @@ impl Rig {
     }
 
     /// Boots the rig, runs the command with its output passed through `stdout` and `stderr`, and returns its exit code
-    /// (128 + n if signal n ended it). Nothing of the rig outlives this call.
+    /// (128 + n if signal n ended it). Nothing of the rig outlives this process, not even one killed by SIGKILL: its
+    /// files are in memory, its socket has no name in the file system, and its children die with it.
     ///
     /// # Errors
     /// What kept the rig itself from running; see [`RigError`].
@@ -148,12 +149,7 @@ impl Rig {
         stdout: &mut (dyn io::Write + Send),
         stderr: &mut (dyn io::Write + Send),
     ) -> Result<u8, RigError> {
-        let folder = tempfile::Builder::new()
-            .prefix("lab-rig-")
-            .tempdir()
-            .map_err(during("make a temporary folder"))?;
-        let initramfs = folder.path().join("initramfs");
-        initramfs::write(&initramfs, &self.modules, command)?;
-        machine::run(self, &initramfs, folder.path(), stdout, stderr)
+        let initramfs = initramfs::write(&self.modules, command)?;
+        machine::run(self, &initramfs, stdout, stderr)
     }
 }
