@@ -368,3 +368,138 @@ impl EventHandler for BackEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rng::Rng;
+    use super::super::testing::{Buffer, Driver};
+    use super::*;
+
+    fn driver() -> Driver {
+        Driver::new(Box::new(Rng))
+    }
+
+    #[test]
+    fn a_driver_finds_a_virtio_device_of_the_modern_kind() {
+        let mut driver = driver();
+        assert_eq!(driver.read(0).to_le_bytes(), *b"virt");
+        assert_eq!((driver.read(4), driver.read(8)), (2, 4));
+        assert_ne!(driver.features() & TRANSPORT_FEATURES, 0);
+        assert_eq!((driver.read(0xb0), driver.read(0xb4)), (u32::MAX, u32::MAX), "no shared memory");
+    }
+
+    #[test]
+    fn used_buffers_raise_the_interrupt_until_it_is_acknowledged() {
+        let mut driver = driver();
+        driver.request(0, &[Buffer::Write(8)]).unwrap();
+        assert_eq!(driver.irq.read().unwrap(), 1);
+        assert_eq!(driver.read(0x60), 1);
+        driver.write(0x64, 1);
+        assert_eq!(driver.read(0x60), 0);
+    }
+
+    #[test]
+    fn with_event_idx_the_driver_is_interrupted_only_where_it_asked_to_be() {
+        let mut driver = driver();
+        driver.request(0, &[Buffer::Write(8)]).unwrap();
+        driver.irq.read().unwrap();
+        // The driver wants to hear of the third buffer, not of the second.
+        driver.add(0, &[Buffer::Write(8)]);
+        driver.set_used_event(0, 2);
+        driver.settle();
+        assert!(driver.irq.read().is_err());
+        driver.add(0, &[Buffer::Write(8)]);
+        driver.set_used_event(0, 2);
+        driver.settle();
+        assert_eq!(driver.irq.read().unwrap(), 1);
+    }
+
+    #[test]
+    fn steps_that_are_skipped_or_taken_back_do_not_happen() {
+        let mut driver = driver();
+        driver.write(0x70, 0);
+        driver.write(0x70, 0xf);
+        assert_eq!(driver.read(0x70), 0, "all steps at once");
+        driver.write(0x70, 2);
+        assert_eq!(driver.read(0x70), 0, "DRIVER before ACKNOWLEDGE");
+        driver.write(0x70, 1);
+        driver.write(0x70, 2);
+        assert_eq!(driver.read(0x70), 1, "ACKNOWLEDGE taken back");
+        driver.write(0x70, 3);
+        driver.write(0x70, 7);
+        assert_eq!(driver.read(0x70), 3, "DRIVER_OK before FEATURES_OK");
+        driver.write(0x70, 0x83);
+        assert_eq!(driver.read(0x70), 0x83, "the driver may always give up");
+        driver.write(0x70, 0x8b);
+        assert_eq!(driver.read(0x70), 0x83, "and only a reset helps then");
+    }
+
+    #[test]
+    fn features_that_were_not_offered_or_lack_version_1_are_not_accepted() {
+        for features in [1u64 << 63 | 1 << VIRTIO_F_VERSION_1, 0] {
+            let mut driver = driver();
+            for status in [0, 1, 3] {
+                driver.write(0x70, status);
+            }
+            for half in 0..2u32 {
+                driver.write(0x24, half);
+                driver.write(0x20, (features >> (32 * half)) as u32);
+            }
+            driver.write(0x70, 0xb);
+            assert_eq!(driver.read(0x70), 3);
+        }
+    }
+
+    #[test]
+    fn rings_outside_memory_stop_the_device() {
+        for register in [0x80, 0x90, 0xa0] {
+            let mut driver = driver();
+            driver.negotiate();
+            driver.set_up_queues();
+            driver.write(0x30, 0);
+            driver.write(0x44, 0);
+            driver.write(register, 0xffff_fff0);
+            driver.write(register + 4, 0xffff_ffff);
+            driver.write(0x44, 1);
+            driver.write(0x70, 0xf);
+            assert!(driver.needs_reset(), "{register:#x}");
+            assert!(driver.back_end.fault().is_some());
+        }
+    }
+
+    #[test]
+    fn a_running_queue_keeps_its_rings_and_its_size() {
+        let mut driver = driver();
+        driver.write(0x30, 0);
+        driver.write(0x44, 0);
+        driver.write(0x38, 1);
+        driver.write(0x80, 0);
+        assert_eq!(driver.read(0x44), 1);
+        assert!(driver.request(0, &[Buffer::Write(8)]).is_some());
+    }
+
+    #[test]
+    fn a_reset_device_is_as_new() {
+        let mut driver = driver();
+        driver.request(0, &[Buffer::Write(8)]).unwrap();
+        driver.write(0x70, 0);
+        assert_eq!((driver.read(0x70), driver.read(0x60), driver.read(0x44)), (0, 0, 0));
+        driver.write(0x50, 0);
+        driver.settle();
+        driver.restart();
+        assert!(driver.request(0, &[Buffer::Write(8)]).is_some());
+    }
+
+    #[test]
+    fn odd_accesses_are_harmless() {
+        let mut driver = driver();
+        for offset in (0..WINDOW).chain([u64::MAX]) {
+            for len in [0, 1, 2, 3, 4, 8] {
+                driver.mmio.read(offset, &mut [0xff; 8][..len]);
+                driver.mmio.write(offset, &[0xff; 8][..len]);
+            }
+        }
+        driver.restart();
+        assert!(driver.request(0, &[Buffer::Write(8)]).is_some());
+    }
+}

@@ -15,12 +15,17 @@
 //! ```
 //!
 //! Read in this order: this trait; [`queue`], what a hostile guest can put into a ring and why it does not matter;
-//! [`mmio`], the registers and the life of a device; then the devices: [`rng`] is the smallest.
+//! [`mmio`], the registers and the life of a device; then the devices: [`rng`] is the
+//! smallest, then [`blk`] and [`console`].
 
+pub mod blk;
+pub mod console;
 pub mod mmio;
 pub mod queue;
 pub mod rng;
 mod sys;
+#[cfg(test)]
+mod testing;
 
 pub use mmio::{BackEnd, VirtioMmio};
 pub use queue::{Chain, Interrupt, Virtqueue};
@@ -95,4 +100,12 @@ pub enum Fault {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// Copies a device's configuration space to a read of it; beyond its end, nothing.
+fn copy_config(config: &[u8], offset: u64, data: &mut [u8]) {
+    let from = usize::try_from(offset).ok().and_then(|offset| config.get(offset..)).unwrap_or_default();
+    for (to, from) in data.iter_mut().zip(from) {
+        *to = *from;
+    }
 }

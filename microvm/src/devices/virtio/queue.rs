@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
+use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::Fault;
@@ -104,10 +104,15 @@ impl Virtqueue {
             self.used(&chain, written)?;
         }
         self.notify()?;
-        if budget == 0 {
-            self.kick.write(1).map_err(|source| Fault::Host { operation: "postpone a queue", source })?;
-        }
-        Ok(())
+        if budget == 0 { self.postpone() } else { Ok(()) }
+    }
+
+    /// Has this queue looked at again after the other devices had their turn.
+    ///
+    /// # Errors
+    /// Where the event cannot be written: never, while its counter is read or small.
+    pub fn postpone(&self) -> Result<(), Fault> {
+        self.kick.write(1).map_err(|source| Fault::Host { operation: "postpone a queue", source })
     }
 
     /// The next available chain. Where there is none, the driver is asked to announce the next.
@@ -171,6 +176,12 @@ pub struct Chain {
     writable: Buffers,
 }
 
+/// The last byte of a chain, set aside.
+#[derive(Debug)]
+pub struct LastByte {
+    address: GuestAddress,
+}
+
 /// Buffers, consumed from the front.
 #[derive(Debug, Default)]
 struct Buffers {
@@ -222,6 +233,50 @@ impl Chain {
         self.writable.len
     }
 
+    /// The bytes left to read, in place. [`Chain::skip_readable`] consumes them.
+    ///
+    /// # Errors
+    /// As [`Chain::read`].
+    pub fn readable_slices(&self) -> Result<Vec<VolatileSlice<'_>>, Fault> {
+        self.readable.slices(&self.memory, Permissions::Read)
+    }
+
+    /// The bytes left to write, in place.
+    ///
+    /// # Errors
+    /// As [`Chain::read`].
+    pub fn writable_slices(&self) -> Result<Vec<VolatileSlice<'_>>, Fault> {
+        self.writable.slices(&self.memory, Permissions::Write)
+    }
+
+    /// Consumes bytes that were read in place.
+    pub fn skip_readable(&mut self, mut bytes: u64) {
+        while let Some(segment) = self.readable.take(bytes) {
+            bytes -= u64::from(segment.len);
+        }
+    }
+
+    /// Takes the last byte to write out of the chain: where a block device puts its status.
+    pub fn take_last_writable(&mut self) -> Option<LastByte> {
+        let last = self.writable.segments.last_mut()?;
+        last.len -= 1;
+        // Cannot overflow: the whole segment lies in guest memory.
+        let address = GuestAddress(last.address.0 + u64::from(last.len));
+        if last.len == 0 {
+            self.writable.segments.pop();
+        }
+        self.writable.len -= 1;
+        Some(LastByte { address })
+    }
+
+    /// Writes a byte that was taken out of this chain.
+    ///
+    /// # Errors
+    /// As [`Chain::read`].
+    pub fn write_last(&self, last: &LastByte, value: u8) -> Result<(), Fault> {
+        Ok(self.memory.write_obj(value, last.address)?)
+    }
+
     /// Reads the next bytes; fewer than `buffer` holds where there are no more.
     ///
     /// # Errors
@@ -268,6 +323,21 @@ impl Buffers {
         }
     }
 
+    fn slices<'m>(
+        &self,
+        memory: &'m GuestMemoryMmap,
+        access: Permissions,
+    ) -> Result<Vec<VolatileSlice<'m>>, Fault> {
+        let mut slices = Vec::with_capacity(self.segments.len() - self.next);
+        for segment in &self.segments[self.next..] {
+            // A buffer that spans two regions of memory becomes two slices.
+            for slice in memory.get_slices(segment.address, segment.len as usize, access)? {
+                slices.push(slice?);
+            }
+        }
+        Ok(slices)
+    }
+
     /// Consumes at most `most` bytes of the first segment.
     fn take(&mut self, most: u64) -> Option<Segment> {
         let segment = self.segments.get_mut(self.next)?;
@@ -282,5 +352,100 @@ impl Buffers {
         self.next += usize::from(segment.len == 0);
         self.len -= u64::from(len);
         Some(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rng::Rng;
+    use super::super::testing::{Buffer, Driver, INDIRECT, MEMORY, NEXT, WRITE};
+
+    const SIZE: u16 = 8;
+    const BUFFER: u64 = 0x100000;
+
+    /// A driver, and what the device does about a chain that begins at descriptor 0.
+    fn offer(descriptors: &[(u64, u32, u16, u16)]) -> Driver {
+        let mut driver = Driver::new(Box::new(Rng));
+        for (index, &(address, len, flags, next)) in descriptors.iter().enumerate() {
+            driver.descriptor(0, index as u16, address, len, flags, next);
+        }
+        driver.offer(0, 0);
+        driver.settle();
+        driver
+    }
+
+    #[test]
+    fn a_buffer_that_leaves_memory_stops_the_device() {
+        for (address, len) in
+            [(MEMORY - 4, 8), (MEMORY, 1), (u64::MAX - 1, 2), (u64::MAX, u32::MAX), (0, u32::MAX)]
+        {
+            assert!(offer(&[(address, len, WRITE, 0)]).needs_reset(), "{address:#x} {len:#x}");
+        }
+    }
+
+    #[test]
+    fn a_chain_that_loops_comes_to_an_end() {
+        let mut driver = offer(&[(BUFFER, 8, WRITE | NEXT, 1), (BUFFER, 8, WRITE | NEXT, 0)]);
+        // As many descriptors as the queue has, and then no more: more than a chain can be, but harmless.
+        assert_eq!(driver.take_used(0), Some((0, 8 * u32::from(SIZE))));
+    }
+
+    #[test]
+    fn a_chain_that_points_outside_its_table_ends_there() {
+        let mut driver = offer(&[(BUFFER, 8, WRITE | NEXT, SIZE)]);
+        assert_eq!(driver.take_used(0), Some((0, 8)));
+    }
+
+    #[test]
+    fn a_head_that_is_no_descriptor_stops_the_device() {
+        let mut driver = Driver::new(Box::new(Rng));
+        driver.offer(0, SIZE);
+        driver.settle();
+        assert!(driver.needs_reset());
+    }
+
+    #[test]
+    fn a_buffer_to_read_after_one_to_write_stops_the_device() {
+        assert!(offer(&[(BUFFER, 8, WRITE | NEXT, 1), (BUFFER, 8, 0, 0)]).needs_reset());
+    }
+
+    #[test]
+    fn an_indirect_table_is_followed_once_and_no_longer_than_the_queue() {
+        let table = |entries: u64, flags: u16| {
+            let mut driver = Driver::new(Box::new(Rng));
+            for index in 0..entries {
+                let next = if index + 1 < entries { NEXT } else { 0 };
+                // Descriptors of queue 1, which does not exist, are a piece of memory like any other.
+                driver.descriptor(1, index as u16, BUFFER, 8, flags | next, index as u16 + 1);
+            }
+            driver.descriptor(0, 0, 0x20000, entries as u32 * 16, INDIRECT, 0);
+            driver.offer(0, 0);
+            driver.settle();
+            driver
+        };
+        assert_eq!(table(8, WRITE).take_used(0), Some((0, 64)));
+        assert!(table(9, WRITE).needs_reset(), "longer than the queue");
+        assert_eq!(table(1, INDIRECT).take_used(0), Some((0, 0)), "a table in a table has no buffers");
+    }
+
+    #[test]
+    fn an_available_index_that_runs_ahead_of_the_ring_stops_the_device() {
+        let mut driver = Driver::new(Box::new(Rng));
+        driver.set_available(0, SIZE + 1);
+        driver.write(0x50, 0);
+        driver.settle();
+        assert!(driver.needs_reset());
+    }
+
+    #[test]
+    fn a_full_ring_is_served_whole() {
+        let mut driver = Driver::new(Box::new(Rng));
+        for _ in 0..SIZE {
+            driver.add(0, &[Buffer::Write(8)]);
+        }
+        driver.settle();
+        for _ in 0..SIZE {
+            assert_eq!(driver.take_used(0).unwrap().1, 8);
+        }
     }
 }

@@ -39,3 +39,29 @@ impl VirtioDevice for Rng {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Buffer, Driver};
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_filled_with_random_bytes_up_to_the_most() {
+        let mut driver = Driver::new(Box::new(Rng));
+        let first = driver.request(0, &[Buffer::Write(32), Buffer::Write(32)]).unwrap();
+        let second = driver.request(0, &[Buffer::Write(64)]).unwrap();
+        assert_ne!(first, second);
+
+        driver.add(0, &[Buffer::Write(4096)]);
+        driver.settle();
+        assert_eq!(driver.take_used(0).unwrap().1 as usize, MOST);
+    }
+
+    #[test]
+    fn a_buffer_that_cannot_be_filled_is_given_back_empty() {
+        let mut driver = Driver::new(Box::new(Rng));
+        driver.add(0, &[Buffer::Read(b"what is this?")]);
+        driver.settle();
+        assert_eq!(driver.take_used(0).unwrap().1, 0);
+    }
+}

@@ -1,8 +1,12 @@
 //! The system calls that the devices need and no safe library offers for guest memory.
 
-use std::io;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::{io, mem};
 
 use nix::libc;
+use vm_memory::{Bytes, VolatileSlice};
 
 /// Fills the buffer with random bytes (getrandom(2)).
 pub(super) fn random(buffer: &mut [u8]) -> io::Result<()> {
@@ -13,4 +17,107 @@ pub(super) fn random(buffer: &mut [u8]) -> io::Result<()> {
         Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
         Err(_) => Err(io::Error::last_os_error()),
     }
+}
+
+/// Reads from the file at `offset` straight into guest memory, until the slices are full or the file ends (preadv(2)).
+pub(super) fn read_at(file: &File, slices: &[VolatileSlice<'_>], offset: u64) -> io::Result<u64> {
+    transfer(slices, |iovecs, done| {
+        // SAFETY: see `transfer`; the kernel writes to the buffers, which are guest memory and mapped writable.
+        unsafe { libc::preadv64(file.as_raw_fd(), iovecs.as_ptr(), iovecs.len() as _, (offset + done) as _) }
+    })
+}
+
+/// Writes guest memory straight to the file at `offset` (pwritev(2)). Fewer bytes than given only where the file is full.
+pub(super) fn write_at(file: &File, slices: &[VolatileSlice<'_>], offset: u64) -> io::Result<u64> {
+    transfer(slices, |iovecs, done| {
+        // SAFETY: see `transfer`; the kernel reads the buffers.
+        unsafe { libc::pwritev64(file.as_raw_fd(), iovecs.as_ptr(), iovecs.len() as _, (offset + done) as _) }
+    })
+}
+
+/// Receives what a stream socket has, straight into guest memory, without waiting (recvmsg(2)). 0 is its end.
+pub(super) fn receive(socket: &UnixStream, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    once(slices, |message| {
+        // SAFETY: see `once`; the kernel writes to the buffers, which are guest memory and mapped writable.
+        unsafe { libc::recvmsg(socket.as_raw_fd(), message, libc::MSG_DONTWAIT) }
+    })
+}
+
+/// Sends guest memory to a stream socket, as much as it takes without waiting, and without SIGPIPE (sendmsg(2)).
+pub(super) fn send(socket: &UnixStream, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    once(slices, |message| {
+        // SAFETY: see `once`; the kernel reads the buffers.
+        unsafe { libc::sendmsg(socket.as_raw_fd(), message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }
+    })
+}
+
+/// Fills the slices with zeroes from a byte on.
+pub(super) fn zero_from(slices: &[VolatileSlice<'_>], done: u64) {
+    const ZEROES: [u8; 4096] = [0; 4096];
+    for slice in rest(slices, done as usize) {
+        for offset in (0..slice.len()).step_by(ZEROES.len()) {
+            // Stops at the slice's end by itself.
+            let _ = slice.write(&ZEROES, offset);
+        }
+    }
+}
+
+/// The most buffers that the kernel takes in one call (UIO_MAXIOV, readv(2)).
+const MOST_BUFFERS: usize = 1024;
+
+/// The slices as the kernel wants them. They stay valid as long as the slices' lifetime: guest memory is not unmapped
+/// while a slice borrows it. The guest may change the bytes meanwhile, which is the kernel's normal case.
+fn iovecs(slices: &[VolatileSlice<'_>]) -> Vec<libc::iovec> {
+    let base = |slice: &VolatileSlice<'_>| slice.ptr_guard_mut().as_ptr().cast();
+    slices
+        .iter()
+        .take(MOST_BUFFERS)
+        .map(|slice| libc::iovec { iov_base: base(slice), iov_len: slice.len() })
+        .collect()
+}
+
+/// Repeats a vectored call until all bytes went through or it returns 0. It gets the buffers that are left, and how
+/// many bytes are done.
+fn transfer(
+    slices: &[VolatileSlice<'_>],
+    mut call: impl FnMut(&[libc::iovec], u64) -> libc::ssize_t,
+) -> io::Result<u64> {
+    let (mut left, mut done) = (slices.to_vec(), 0);
+    while !left.is_empty() {
+        let moved = match usize::try_from(call(&iovecs(&left), done)) {
+            Ok(0) => break,
+            Ok(moved) => moved,
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => continue,
+                error => return Err(error),
+            },
+        };
+        done += moved as u64;
+        left = rest(&left, moved);
+    }
+    Ok(done)
+}
+
+/// The slices without their first `bytes`.
+fn rest<'m>(slices: &[VolatileSlice<'m>], mut bytes: usize) -> Vec<VolatileSlice<'m>> {
+    let mut rest = Vec::new();
+    for slice in slices {
+        let skip = bytes.min(slice.len());
+        bytes -= skip;
+        rest.extend(slice.offset(skip).ok().filter(|slice| !slice.is_empty()));
+    }
+    rest
+}
+
+/// One message to or from a socket.
+fn once(
+    slices: &[VolatileSlice<'_>],
+    call: impl FnOnce(&mut libc::msghdr) -> libc::ssize_t,
+) -> io::Result<usize> {
+    let mut iovecs = iovecs(slices);
+    // SAFETY: msghdr is a plain C struct for which all zeroes mean: no address, no buffers, no control data (recvmsg(2)).
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = iovecs.as_mut_ptr();
+    message.msg_iovlen = iovecs.len() as _;
+    usize::try_from(call(&mut message)).map_err(|_| io::Error::last_os_error())
 }
