@@ -11,10 +11,12 @@
 //!
 //! Reading order:
 //! 1. [`paths`]: where images, kernels and the state of running sandboxes lie on this machine.
+//! 2. [`measure`]: the same work through both walls, timed and weighed.
 //!
 //! The library never prints and never ends the process; that is the binary's part. Its errors say what was being done,
 //! to which object, and what would help.
 
+pub mod measure;
 pub mod paths;
 pub mod rig;
 mod sys;
