@@ -107,19 +107,16 @@ pub enum Error {
 
 impl Error {
     /// A failed KVM ioctl, for `map_err`.
-    #[allow(dead_code, reason = "used from the files that follow")]
     pub(crate) fn kvm(ioctl: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
         move |error| Self::Kvm { ioctl, source: error.into() }
     }
 
     /// A failed file operation, for `map_err`.
-    #[allow(dead_code, reason = "used from the files that follow")]
     pub(crate) fn file(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { operation, path: path.into(), source }
     }
 
     /// A failed system call, for `map_err`.
-    #[allow(dead_code, reason = "used from the files that follow")]
     pub(crate) fn system<E: Into<io::Error>>(operation: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::System { operation, source: error.into() }
     }

@@ -1,2 +1,13 @@
 //! `lab-vm`: the microvm crate's own small command line.
-fn main() {}
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run().unwrap_or_else(|error| {
+        // One line: the library's messages contain their causes.
+        eprintln!("lab-vm: error: {error}");
+        ExitCode::from(125)
+    })
+}

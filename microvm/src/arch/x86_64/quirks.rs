@@ -1,0 +1,176 @@
+//! What to do where there is no hardware behind KVM.
+//!
+//! Such a KVM runs the guest's user mode on the CPU and *interprets* its kernel mode, with KVM's instruction emulator,
+//! which was written for the few instructions that touch devices. Two things follow: some instructions are missing, and
+//! every instruction of the kernel costs a thousand times what it does elsewhere. None of this is done on hardware.
+
+use kvm_ioctls::VcpuFd;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::acpi::VirtioWindow;
+use super::layout;
+use super::probe::Probe;
+
+/// How the machine is arranged, after the probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quirks {
+    /// Whether the kernel is interpreted.
+    pub interpreted: bool,
+}
+
+impl Quirks {
+    /// What the probe calls for.
+    pub fn of(probe: Probe) -> Self {
+        Self { interpreted: !probe.hardware }
+    }
+
+    /// Whether the machine is described by ACPI. An interpreted kernel is told its devices on the command line instead: the
+    /// kernel's AML interpreter would itself be interpreted.
+    pub fn acpi(self) -> bool {
+        !self.interpreted
+    }
+
+    /// How many vCPUs the guest gets of those asked for. Without ACPI a kernel finds only the first one.
+    pub fn vcpus(self, asked: u8) -> u8 {
+        if self.interpreted { 1 } else { asked }
+    }
+
+    /// What goes on the kernel command line.
+    pub fn command_line(self, devices: &[VirtioWindow]) -> Vec<String> {
+        if !self.interpreted {
+            return Vec::new();
+        }
+        let mut words: Vec<String> = [
+            // No ACPI tables, hence no I/O APIC, hence the old controllers and timer for everything.
+            "acpi=off",
+            "noapic",
+            "nolapic",
+            // Instructions that the emulator lacks or that cost it much. Linux 6.1 numbers of: SMAP, SMEP, POPCNT, CX16.
+            "noxsave",
+            "nopcid",
+            "clearcpuid=308,295,151,141",
+            // Each mitigation is instructions on every entry to the kernel; what they protect from needs a CPU to run on.
+            "mitigations=off",
+            // Do not watch the TSC with another clock: reading the timer is an exit.
+            "tsc=reliable",
+        ]
+        .map(String::from)
+        .into();
+        words.extend(devices.iter().map(|device| {
+            format!("virtio_mmio.device={}K@{:#x}:{}", layout::VIRTIO_SIZE / 1024, device.base, device.irq)
+        }));
+        words
+    }
+}
+
+/// An instruction that the emulator lacks and that we can do for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Go on behind the instruction: it has no effect that matters here.
+    Skip(u64),
+    /// Deliver a breakpoint exception; RIP is behind the instruction then.
+    Breakpoint,
+}
+
+impl Repair {
+    /// What can be done about the instruction that begins with these bytes (SDM vol. 2).
+    pub fn of(instruction: &[u8]) -> Option<Self> {
+        match instruction {
+            // int3. The kernel tests itself with one, and patches its code under their protection.
+            [0xcc, ..] => Some(Self::Breakpoint),
+            // clac, stac: they switch SMAP's protection, which the guest is told it does not have.
+            [0x0f, 0x01, 0xca | 0xcb, ..] => Some(Self::Skip(3)),
+            // fwait: raises pending x87 exceptions, of which a kernel has none.
+            [0x9b, ..] => Some(Self::Skip(1)),
+            _ => None,
+        }
+    }
+}
+
+/// What a vCPU was about to do when KVM gave up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// Its instruction pointer.
+    pub rip: u64,
+    /// The bytes there, as many as could be read.
+    pub instruction: Vec<u8>,
+}
+
+/// The longest instruction (SDM vol. 2, section 2.3.11).
+const INSTRUCTION_MAX: usize = 15;
+
+/// Does the instruction that KVM failed at, if it is one that we can do.
+///
+/// # Errors
+/// Where it is none, or KVM refuses the new state: the place where the guest is stuck.
+pub fn repair(vcpu: &VcpuFd, guest: &GuestMemoryMmap) -> Result<(), Stuck> {
+    const BREAKPOINT_VECTOR: u8 = 3;
+    let Ok(mut regs) = vcpu.get_regs() else { return Err(Stuck { rip: 0, instruction: Vec::new() }) };
+    let instruction = read_code(vcpu, guest, regs.rip);
+    let stuck = Stuck { rip: regs.rip, instruction };
+    let done = match Repair::of(&stuck.instruction) {
+        None => return Err(stuck),
+        Some(Repair::Skip(len)) => {
+            regs.rip = regs.rip.wrapping_add(len);
+            vcpu.set_regs(&regs)
+        }
+        Some(Repair::Breakpoint) => vcpu.get_vcpu_events().and_then(|mut events| {
+            regs.rip = regs.rip.wrapping_add(1);
+            vcpu.set_regs(&regs)?;
+            events.exception.injected = 1;
+            events.exception.nr = BREAKPOINT_VECTOR;
+            events.exception.has_error_code = 0;
+            vcpu.set_vcpu_events(&events)
+        }),
+    };
+    done.map_err(|_| stuck)
+}
+
+/// The bytes at a guest-virtual address, as far as they are mapped.
+fn read_code(vcpu: &VcpuFd, guest: &GuestMemoryMmap, rip: u64) -> Vec<u8> {
+    let mut code = Vec::with_capacity(INSTRUCTION_MAX);
+    for address in (0..INSTRUCTION_MAX as u64).map(|i| rip.wrapping_add(i)) {
+        let physical = match vcpu.translate_gva(address) {
+            Ok(translation) if translation.valid != 0 => translation.physical_address,
+            _ => break,
+        };
+        match guest.read_obj::<u8>(GuestAddress(physical)) {
+            Ok(byte) => code.push(byte),
+            Err(_) => break,
+        }
+    }
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_to_be_harmless_is_repaired() {
+        assert_eq!(Repair::of(&[0xcc]), Some(Repair::Breakpoint));
+        assert_eq!(Repair::of(&[0x0f, 0x01, 0xca, 0x90]), Some(Repair::Skip(3)));
+        assert_eq!(Repair::of(&[0x0f, 0x01, 0xcb]), Some(Repair::Skip(3)));
+        assert_eq!(Repair::of(&[0x9b, 0xdb, 0xe3]), Some(Repair::Skip(1)));
+        // cmpxchg16b, xsave, a cut-off clac, nothing.
+        for other in [&[0x48, 0x0f, 0xc7, 0x0f][..], &[0x0f, 0xae, 0x27], &[0x0f, 0x01], &[]] {
+            assert_eq!(Repair::of(other), None);
+        }
+    }
+
+    #[test]
+    fn on_hardware_nothing_is_changed() {
+        let hardware = Quirks::of(Probe { hardware: true, instruction: 0.3 });
+        assert!(hardware.acpi());
+        assert_eq!(hardware.vcpus(4), 4);
+        assert!(hardware.command_line(&[VirtioWindow { base: layout::VIRTIO, irq: 5 }]).is_empty());
+    }
+
+    #[test]
+    fn an_interpreted_kernel_is_told_its_devices_on_the_command_line() {
+        let quirks = Quirks::of(Probe { hardware: false, instruction: 900.0 });
+        let words = quirks.command_line(&[VirtioWindow { base: layout::VIRTIO, irq: 5 }]);
+        assert!(words.contains(&"virtio_mmio.device=4K@0xd0000000:5".to_owned()), "{words:?}");
+        assert!(words.contains(&"noapic".to_owned()));
+    }
+}

@@ -1,0 +1,129 @@
+//! What a VM did: its exits by kind, and where its kernel spends its time.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Why a vCPU left the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Exit {
+    /// It wrote an I/O port.
+    PortWrite,
+    /// It read an I/O port.
+    PortRead,
+    /// It wrote a device's window in memory.
+    MemoryWrite,
+    /// It read a device's window in memory.
+    MemoryRead,
+    /// An instruction that KVM cannot emulate was done by the VMM (see [`crate::arch::quirks`]).
+    Repair,
+    /// The VMM called it out.
+    Kick,
+    /// Anything else.
+    Other,
+}
+
+const KINDS: [(Exit, &str); 7] = [
+    (Exit::PortWrite, "port-write"),
+    (Exit::PortRead, "port-read"),
+    (Exit::MemoryWrite, "memory-write"),
+    (Exit::MemoryRead, "memory-read"),
+    (Exit::Repair, "repair"),
+    (Exit::Kick, "kick"),
+    (Exit::Other, "other"),
+];
+
+/// Exits by kind.
+#[derive(Debug, Default)]
+pub struct Stats {
+    exits: [AtomicU64; KINDS.len()],
+}
+
+impl Stats {
+    pub(crate) fn count(&self, exit: Exit) {
+        self.exits[exit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of exits of each kind, with the kind's name.
+    pub fn exits(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        KINDS.iter().map(|(kind, name)| (*name, self.exits[*kind as usize].load(Ordering::Relaxed)))
+    }
+}
+
+/// Samples of a vCPU's instruction pointer, taken every so often: a histogram of where a boot spends its time.
+#[derive(Debug, Default)]
+pub struct Profile {
+    samples: Mutex<BTreeMap<u64, u64>>,
+}
+
+impl Profile {
+    pub(crate) fn record(&self, rip: u64) {
+        *self.samples.lock().unwrap_or_else(PoisonError::into_inner).entry(rip).or_default() += 1;
+    }
+
+    /// The histogram by function, the most frequent first: `share samples function`. The text is of the form of a
+    /// `System.map` or of `nm -n vmlinux`: address, kind, name.
+    pub fn by_function(&self, symbols: &str) -> String {
+        let functions: BTreeMap<u64, &str> = symbols.lines().filter_map(parse_symbol).collect();
+        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for (rip, count) in samples.iter() {
+            let name = match functions.range(..=rip).next_back() {
+                Some((_, name)) if *rip >= KERNEL_HALF => (*name).to_owned(),
+                _ if *rip < KERNEL_HALF => "(user mode)".to_owned(),
+                _ => format!("{rip:#x}"),
+            };
+            *counts.entry(name).or_default() += count;
+        }
+        let total: u64 = samples.values().sum();
+        let mut rows: Vec<_> = counts.into_iter().collect();
+        rows.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let mut text = format!("{total} samples\n");
+        for (name, count) in rows {
+            let share = 100.0 * count as f64 / total as f64;
+            let _ = writeln!(text, "{share:6.2} % {count:8} {name}");
+        }
+        text
+    }
+}
+
+/// Linux is in the upper half of the address space, programs in the lower.
+const KERNEL_HALF: u64 = 1 << 63;
+
+fn parse_symbol(line: &str) -> Option<(u64, &str)> {
+    let mut words = line.split_ascii_whitespace();
+    let address = u64::from_str_radix(words.next()?, 16).ok()?;
+    // t, T, w, W: code. Data symbols between functions would take their samples.
+    matches!(words.next()?, "t" | "T" | "w" | "W").then_some((address, words.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_count_for_the_function_that_they_are_in() {
+        let profile = Profile::default();
+        for rip in [0xffff_ffff_8100_0004, 0xffff_ffff_8100_0010, 0xffff_ffff_8100_0014, 0x40_1000] {
+            profile.record(rip);
+        }
+        let map =
+            "ffffffff81000000 T startup\nffffffff81000008 d some_data\nffffffff81000010 t loop\n\nnonsense";
+        let text = profile.by_function(map);
+        assert_eq!(
+            text,
+            "4 samples\n 50.00 %        2 loop\n 25.00 %        1 (user mode)\n 25.00 %        1 startup\n"
+        );
+    }
+
+    #[test]
+    fn exits_are_counted_by_kind() {
+        let stats = Stats::default();
+        stats.count(Exit::PortRead);
+        stats.count(Exit::PortRead);
+        assert_eq!(stats.exits().find(|(name, _)| *name == "port-read"), Some(("port-read", 2)));
+        assert_eq!(stats.exits().map(|(_, count)| count).sum::<u64>(), 2);
+    }
+}

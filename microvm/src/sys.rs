@@ -1,0 +1,148 @@
+//! Where the compiler cannot check: mappings, KVM's memory slots, and the signal that brings a vCPU out of the guest.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::thread::{JoinHandleExt, RawPthread};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::JoinHandle;
+
+use kvm_bindings::{kvm_run, kvm_userspace_memory_region};
+use kvm_ioctls::{VcpuFd, VmFd};
+use nix::libc;
+use vm_memory::VolatileSlice;
+
+/// KVM_SET_USER_MEMORY_REGION.
+pub(crate) fn set_memory_region(
+    vm: &VmFd,
+    region: kvm_userspace_memory_region,
+) -> Result<(), kvm_ioctls::Error> {
+    // SAFETY: the region is one of a GuestMemoryMmap, which the owner of the VM keeps mapped until after the VM is closed;
+    // guest memory is only ever accessed as volatile or atomic (Documentation/virt/kvm/api.rst, 4.35).
+    unsafe { vm.set_user_memory_region(region) }
+}
+
+/// Replaces `len` bytes at `at` in a slice of guest memory by a private mapping of the file. All three of the address, `len`
+/// and `offset` are multiples of the page size.
+pub(crate) fn map_file_over(
+    slice: &VolatileSlice<'_>,
+    at: usize,
+    len: usize,
+    file: BorrowedFd<'_>,
+    offset: u64,
+) -> io::Result<()> {
+    let part = slice.subslice(at, len).map_err(io::Error::other)?;
+    // SAFETY: `part` lies within a mapping that the slice borrows, so MAP_FIXED replaces only pages of guest memory, which
+    // hold no Rust object; protection and lifetime stay those of the mapping they replace (mmap(2)).
+    let mapped = unsafe {
+        libc::mmap(
+            part.ptr_guard_mut().as_ptr().cast(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+            file.as_raw_fd(),
+            offset as libc::off_t,
+        )
+    };
+    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The signal that makes `KVM_RUN` return: a real-time one, since the C library and shells use none of the upper ones.
+fn kick_signal() -> libc::c_int {
+    libc::SIGRTMIN() + 8
+}
+
+/// Installs the handler of the kick signal, which does nothing: that the signal arrives is enough for `KVM_RUN` to return
+/// EINTR (api.rst, 4.10). Without SA_RESTART, and once a process.
+fn install_kick_handler() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the handler is async-signal-safe, for it does nothing; the struct is a valid all-zero sigaction (sigaction(2)).
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as *const () as usize;
+            libc::sigaction(kick_signal(), &raw const action, std::ptr::null_mut());
+        }
+    });
+}
+
+/// A second view of a vCPU's `kvm_run` page, for other threads to set `immediate_exit` in.
+#[derive(Debug)]
+pub(crate) struct RunPage {
+    immediate_exit: *const AtomicU8,
+    page: *mut libc::c_void,
+}
+
+/// Of the `kvm_run` area only the first page is needed: `immediate_exit` is its second byte.
+const RUN_PAGE: usize = 4096;
+
+impl RunPage {
+    /// Maps the page of this vCPU.
+    pub(crate) fn of(vcpu: &VcpuFd) -> io::Result<Self> {
+        install_kick_handler();
+        let fd: RawFd = vcpu.as_raw_fd();
+        // SAFETY: a new shared mapping of the vCPU's page, at an address of the kernel's choice (api.rst, 5, "the kvm_run
+        // structure"; mmap(2)). It stays valid after the fd is closed.
+        let page = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                RUN_PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd,
+                0,
+            )
+        };
+        if page == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the field lies within the page just mapped.
+        let immediate_exit = unsafe { page.byte_add(std::mem::offset_of!(kvm_run, immediate_exit)) };
+        Ok(Self { immediate_exit: immediate_exit.cast(), page })
+    }
+
+    /// Lets the vCPU's next (or current, with a signal) `KVM_RUN` return EINTR; or takes that back.
+    pub(crate) fn set_immediate_exit(&self, on: bool) {
+        // SAFETY: the byte is mapped as long as self lives; KVM reads it, everyone here writes it atomically.
+        unsafe { &*self.immediate_exit }.store(u8::from(on), Ordering::SeqCst);
+    }
+}
+
+impl Drop for RunPage {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `of` with this length, and no reference outlives self.
+        unsafe { libc::munmap(self.page, RUN_PAGE) };
+    }
+}
+
+// SAFETY: all access to the page is atomic.
+unsafe impl Send for RunPage {}
+// SAFETY: as above.
+unsafe impl Sync for RunPage {}
+
+/// A running vCPU thread, so that a signal reaches it.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    id: RawPthread,
+}
+
+impl Thread {
+    /// The thread of this handle. The handle must outlive what is returned, unjoined.
+    pub(crate) fn of<T>(handle: &JoinHandle<T>) -> Self {
+        Self { id: handle.as_pthread_t() }
+    }
+
+    /// Sends it the kick signal.
+    pub(crate) fn signal(&self) {
+        // SAFETY: the owner keeps the JoinHandle unjoined, so the id is valid even after the thread ended
+        // (pthread_kill(3)); the signal's handler is installed and does nothing.
+        unsafe { libc::pthread_kill(self.id, kick_signal()) };
+    }
+}
+
+/// What KVM says about an emulation failure: the suberror, and the instruction's bytes where it gives them.
+pub(crate) fn internal_error(vcpu: &mut VcpuFd) -> u32 {
+    // SAFETY: called after KVM_EXIT_INTERNAL_ERROR, where `internal` is the valid member of the union (api.rst, 5).
+    unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror }
+}

@@ -1,0 +1,208 @@
+//! A running machine: its threads, its end, and the handles by which it is stopped, paused and looked at.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use kvm_ioctls::VmFd;
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::Error;
+use crate::arch::probe::Probe;
+use crate::devices::serial::Console;
+use crate::event_loop::RunningLoop;
+use crate::stats::{Profile, Stats};
+use crate::sys::Thread;
+use crate::vcpu::{Control, End, Machine, Vcpu};
+
+/// How much stack a vCPU's thread gets: it dispatches exits and locks devices, nothing deep.
+const STACK: usize = 128 * 1024;
+
+/// How often a profile looks where the vCPU is.
+const SAMPLE_EVERY: Duration = Duration::from_millis(1);
+
+/// A machine whose vCPUs run. Dropping it stops them, waits for their threads, and gives everything back.
+pub struct Vm {
+    // Dropped in this order: first nobody runs the guest any more, then nobody serves it, then KVM lets go of it, then its
+    // memory goes.
+    vcpus: Vec<RunningVcpu>,
+    sampler: Option<JoinHandle<()>>,
+    devices: Option<RunningLoop>,
+    _kvm: VmFd,
+    _memory: GuestMemoryMmap,
+    ending: Arc<Ending>,
+    console: Console,
+    stats: Arc<Stats>,
+    profile: Option<Arc<Profile>>,
+    probe: Probe,
+}
+
+struct RunningVcpu {
+    control: Arc<Control>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The end of a machine: the first vCPU that ends decides it, and tells the others.
+struct Ending {
+    end: Mutex<Option<End>>,
+    event: EventFd,
+    controls: Vec<Arc<Control>>,
+}
+
+impl Ending {
+    fn end(&self, end: End) {
+        let mut current = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.is_none() {
+            *current = Some(end);
+            // Readable from now on, for good: nobody reads it, so it only ever is polled.
+            let _ = self.event.write(1);
+            self.controls.iter().for_each(|control| control.stop());
+        }
+    }
+}
+
+/// Everything that [`crate::boot::boot`] made and a running machine keeps.
+pub(crate) struct Parts {
+    pub(crate) vm: VmFd,
+    pub(crate) memory: GuestMemoryMmap,
+    pub(crate) vcpus: Vec<Vcpu>,
+    pub(crate) machine: Machine,
+    pub(crate) devices: Option<RunningLoop>,
+    pub(crate) console: Console,
+    pub(crate) probe: Probe,
+}
+
+impl Vm {
+    /// Starts a thread for each vCPU.
+    pub(crate) fn start(parts: Parts) -> Result<Self, Error> {
+        let Parts { vm, memory, vcpus, machine, devices, console, probe } = parts;
+        let event =
+            EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(Error::system("make the end's event"))?;
+        let controls: Vec<_> = vcpus.iter().map(|vcpu| vcpu.control.clone()).collect();
+        let ending = Arc::new(Ending { end: Mutex::new(None), event, controls: controls.clone() });
+        let mut this = Self {
+            vcpus: Vec::new(),
+            sampler: None,
+            devices,
+            _kvm: vm,
+            _memory: memory,
+            ending,
+            console,
+            stats: machine.stats,
+            profile: machine.profile,
+            probe,
+        };
+        // From here on an error drops `this`, which stops and joins the threads already started.
+        for vcpu in vcpus {
+            let (ending, control) = (this.ending.clone(), vcpu.control.clone());
+            let thread = thread::Builder::new()
+                .name(format!("vcpu{}", vcpu.index))
+                .stack_size(STACK)
+                .spawn(move || ending.end(vcpu.run()))
+                .map_err(Error::system("start a vCPU's thread"))?;
+            control.set_thread(Thread::of(&thread));
+            this.vcpus.push(RunningVcpu { control, thread: Some(thread) });
+        }
+        if this.profile.is_some() {
+            this.sampler = Some(this.start_sampler()?);
+        }
+        Ok(this)
+    }
+
+    fn start_sampler(&self) -> Result<JoinHandle<()>, Error> {
+        let ending = self.ending.clone();
+        let sample = move || {
+            while ending.end.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+                thread::sleep(SAMPLE_EVERY);
+                if let Some(first) = ending.controls.first() {
+                    first.sample();
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("profile".into())
+            .stack_size(STACK)
+            .spawn(sample)
+            .map_err(Error::system("start the profile's thread"))
+    }
+
+    /// A descriptor that becomes readable at the machine's end, and stays so.
+    pub fn end_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the eventfd is open as long as `ending`, which self keeps.
+        unsafe { BorrowedFd::borrow_raw(self.ending.event.as_raw_fd()) }
+    }
+
+    /// How the machine ended, if it did.
+    pub fn end(&self) -> Option<End> {
+        self.ending.end.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for the machine's end.
+    ///
+    /// # Errors
+    /// `poll(2)` failed.
+    pub fn wait(&self) -> Result<End, Error> {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        loop {
+            if let Some(end) = self.end() {
+                return Ok(end);
+            }
+            match poll(&mut [PollFd::new(self.end_fd().as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(Error::system("wait for the machine's end")(error)),
+            }
+        }
+    }
+
+    /// Stops all vCPUs at once, wherever they are.
+    pub fn stop(&self) {
+        self.ending.end(End::Stopped);
+    }
+
+    /// Holds all vCPUs out of the guest.
+    pub fn pause(&self) {
+        self.vcpus.iter().for_each(|vcpu| vcpu.control.set_paused(true));
+    }
+
+    /// Lets all vCPUs go on.
+    pub fn resume(&self) {
+        self.vcpus.iter().for_each(|vcpu| vcpu.control.set_paused(false));
+    }
+
+    /// What the guest's kernel printed.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// The exits so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Where the first vCPU was, if the machine was booted with a profile.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_deref()
+    }
+
+    /// What the probe found about the KVM that it runs on.
+    pub fn probe(&self) -> Probe {
+        self.probe
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.stop();
+        for vcpu in &mut self.vcpus {
+            if let Some(thread) = vcpu.thread.take() {
+                let _ = thread.join();
+            }
+        }
+        if let Some(sampler) = self.sampler.take() {
+            let _ = sampler.join();
+        }
+        self.devices.take();
+    }
+}
