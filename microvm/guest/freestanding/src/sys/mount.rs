@@ -37,8 +37,27 @@ pub fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, data: &CStr)
     unsafe { call(c::__NR_mount, [at(source), at(target), at(kind), flags as usize, at(data)]) }.map(drop)
 }
 
+/// pivot_root(2): `new` becomes the root, the old root is put at `old` below it.
+pub fn pivot_root(new: &CStr, old: &CStr) -> Result<()> {
+    // SAFETY: the kernel reads both paths.
+    unsafe { call(c::__NR_pivot_root, [at(new), at(old)]) }.map(drop)
+}
+
 /// umount2(2), lazily: `MNT_DETACH`.
 pub fn detach(target: &CStr) -> Result<()> {
     // SAFETY: the kernel reads the path (umount(2)).
     unsafe { call(c::__NR_umount2, [at(target), c::MNT_DETACH as usize]) }.map(drop)
+}
+
+/// statfs(2): the flags of the mount that a path is on, as far as [`mount`] takes the same bits (no `relatime`, which is
+/// the default anyway).
+pub fn flags_of(path: &CStr) -> Result<u64> {
+    let mut out = core::mem::MaybeUninit::<c::statfs>::uninit();
+    // SAFETY: the kernel reads the path and fills the whole structure.
+    let out = unsafe {
+        call(c::__NR_statfs, [at(path), out.as_mut_ptr().expose_provenance()])?;
+        out.assume_init()
+    };
+    let shared = c::MS_RDONLY | c::MS_NOSUID | c::MS_NODEV | c::MS_NOEXEC | c::MS_NOATIME | c::MS_NODIRATIME;
+    Ok(out.f_flags as u64 & u64::from(shared))
 }

@@ -20,6 +20,10 @@ pub mod namespaces {
     pub const PID: u32 = c::CLONE_NEWPID;
     /// Mounts.
     pub const MOUNT: u32 = c::CLONE_NEWNS;
+    /// Users and capabilities.
+    pub const USER: u32 = c::CLONE_NEWUSER;
+    /// Host and domain name.
+    pub const NAMES: u32 = c::CLONE_NEWUTS;
 }
 
 /// Which side of a fork this is.
@@ -172,6 +176,16 @@ pub fn unshare(which: u32) -> Result<()> {
 pub fn chdir(path: &CStr) -> Result<()> {
     // SAFETY: the kernel reads the path (chdir(2)).
     unsafe { call(c::__NR_chdir, [at(path)]) }.map(drop)
+}
+
+/// fchdir(2).
+pub fn chdir_to(folder: Fd) -> Result<()> {
+    plain(c::__NR_fchdir, [int(folder.0)]).map(drop)
+}
+
+/// close_range(2): closes the descriptors from the first to the last number, where open.
+pub fn close_range(first: i32, last: i32) -> Result<()> {
+    plain(c::__NR_close_range, [int(first), int(last), 0]).map(drop)
 }
 
 /// chroot(2).
