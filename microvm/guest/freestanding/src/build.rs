@@ -22,6 +22,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The linker's script.
+const LAYOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/program.ld");
+
 /// The flags of rustc for a program. Joined by the separator that CARGO_ENCODED_RUSTFLAGS wants, 0x1f.
 const FLAGS: &[&str] = &[
     // At a fixed address, with nothing to relocate: there is no loader that could.
@@ -30,9 +33,11 @@ const FLAGS: &[&str] = &[
     // Neither the C start files nor the C library.
     "-Clink-arg=-nostartfiles",
     "-Clink-arg=-nostdlib",
-    // One page less each: no build id, code and read-only data in the same pages, no unwind tables (panics abort).
+    // Few pages: see the script. No build id, no unwind tables (panics abort), pages of 4 KiB.
+    "-Clink-arg=-T",
+    concat!("-Clink-arg=", env!("CARGO_MANIFEST_DIR"), "/program.ld"),
     "-Clink-arg=-Wl,--build-id=none",
-    "-Clink-arg=-Wl,-z,noseparate-code",
+    "-Clink-arg=-Wl,-z,max-page-size=4096",
     "-Clink-arg=-Wl,-z,norelro",
     "-Clink-arg=-Wl,--no-eh-frame-hdr",
     "-Cforce-unwind-tables=no",
@@ -156,6 +161,7 @@ fn sources(built: &Path) -> Result<BTreeSet<PathBuf>, Error> {
         .filter(|manifest| manifest.is_file())
         .collect();
     files.extend(manifests);
+    files.insert(PathBuf::from(LAYOUT));
     Ok(files)
 }
 

@@ -23,13 +23,7 @@ impl<const N: usize> Text<N> {
 
     /// Appends text, or anything that is bytes.
     pub fn text(&mut self, text: impl AsRef<[u8]>) -> &mut Self {
-        let text = text.as_ref();
-        let room = self.bytes.get_mut(self.len..).unwrap_or(&mut []);
-        let count = text.len().min(room.len());
-        if let (Some(room), Some(text)) = (room.get_mut(..count), text.get(..count)) {
-            room.copy_from_slice(text);
-        }
-        self.len += count;
+        append(&mut self.bytes, &mut self.len, text.as_ref());
         self
     }
 
@@ -87,6 +81,17 @@ impl<const N: usize> Text<N> {
     pub fn clear(&mut self) {
         self.len = 0;
     }
+}
+
+/// One function for texts of every size.
+#[inline(never)]
+fn append(bytes: &mut [u8], len: &mut usize, text: &[u8]) {
+    let room = bytes.get_mut(*len..).unwrap_or(&mut []);
+    let count = text.len().min(room.len());
+    if let (Some(room), Some(text)) = (room.get_mut(..count), text.get(..count)) {
+        room.copy_from_slice(text);
+    }
+    *len += count;
 }
 
 /// Reads a decimal number that fills the text.

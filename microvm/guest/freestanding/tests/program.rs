@@ -30,5 +30,5 @@ fn it_is_a_small_static_elf_at_a_fixed_address() {
     let elf = std::fs::read(&*HELLO).unwrap();
     assert!(elf.starts_with(b"\x7fELF"));
     assert_eq!(elf[16], 2, "e_type is ET_EXEC (elf(5)): nothing to relocate");
-    assert!(elf.len() < 8 * 1024, "{} bytes", elf.len());
+    assert!(elf.len() < 4 * 1024, "{} bytes", elf.len());
 }

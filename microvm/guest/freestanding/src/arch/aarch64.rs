@@ -18,7 +18,8 @@ core::arch::global_asm!(
 ///
 /// # Safety
 /// The arguments must be what the call wants: pointers valid for what the kernel reads and writes through them.
-#[inline]
+#[inline(always)] // see `sys::call`
+#[expect(clippy::inline_always, reason = "programs get smaller by it")]
 pub unsafe fn syscall(number: u32, args: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: as the caller promises; the kernel preserves all registers but x0 (syscall(2), arm64).

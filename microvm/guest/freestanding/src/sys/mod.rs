@@ -83,21 +83,22 @@ errors! {
 ///
 /// # Safety
 /// As for [`arch::syscall`].
-#[inline]
+#[inline(always)] // inlined, the arguments go straight to their registers; called, they would go through memory
+#[expect(clippy::inline_always, reason = "programs get smaller by it")]
 pub(crate) unsafe fn call<const N: usize>(number: u32, args: [usize; N]) -> Result<usize> {
-    let mut six = [0; 6];
-    let mut i = 0;
-    while i < N && i < 6 {
-        six[i] = args[i];
-        i += 1;
-    }
+    let argument = |index: usize| if index < N { args[index] } else { 0 };
+    let six = [argument(0), argument(1), argument(2), argument(3), argument(4), argument(5)];
     // SAFETY: the caller's promise.
-    let result = unsafe { arch::syscall(number, six) };
+    split(unsafe { arch::syscall(number, six) })
+}
+
+fn split(result: isize) -> Result<usize> {
     if (-4095..0).contains(&result) { Err(Errno(-result as u32)) } else { Ok(result as usize) }
 }
 
 /// Makes a system call whose arguments are numbers only: it cannot touch this process's memory.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "as above")]
 pub(crate) fn plain<const N: usize>(number: u32, args: [usize; N]) -> Result<usize> {
     // SAFETY: no pointers among the arguments; callers in this module pick only such calls.
     unsafe { call(number, args) }
