@@ -1,1 +1,60 @@
-//! The first wall: a container engine.
+//! The first wall: what a container is.
+//!
+//! A container is a process. There is no object of that name in the kernel: there is a process whose view of the
+//! machine was narrowed, step by step, before it became the program you asked for. This crate takes those steps, as
+//! the OCI runtime specification prescribes them, so that any engine (dockerd, podman, containerd) can use it.
+//!
+//! ```text
+//!   runtime (this crate)                    first process
+//!   ────────────────────                    ─────────────
+//!   bundle: config.json, rootfs
+//!   state directory
+//!   cgroup + limits
+//!   plan
+//!   clone3 ───────────────────────────────► new pid, mount, uts, ipc, net, cgroup (user) namespaces
+//!     │ map user ids                        enter cgroup
+//!     │ write state                         prepare mounts, outside
+//!     │                                     pivot_root: the host's tree is gone
+//!     │                                     attach mounts, make devices, hide paths
+//!     │                                     user, capabilities, no_new_privs
+//!     ◄──────────────── ready ────────────  wait
+//!   start ─────────────────────────────────► seccomp, execve: the workload
+//!   wait  ◄──────────── pidfd ────────────  exit
+//!   delete: cgroup, state directory
+//! ```
+//!
+//! Reading order, one idea a file:
+//! 1. [`create`] lists the steps of the left side, `init::first_process` those of the right.
+//! 2. `spec` reads the bundle, `plan` turns it into what the child will do, `error` says what can go wrong.
+//! 3. `cgroup` limits, `security` takes rights away, `sys` holds the system calls that no library wraps.
+//! 4. `state` is what one command leaves for the next; [`Container`] is what one can do with it.
+//!
+//! ```no_run
+//! use container::{CreateOptions, create};
+//! let mut container = create(CreateOptions::new("/run/lab-container", "first", "/tmp/bundle"))?;
+//! container.start()?;
+//! println!("{:?}", container.wait()?);
+//! container.delete(false)?;
+//! # Ok::<(), container::Error>(())
+//! ```
+
+mod cgroup;
+mod container;
+mod create;
+mod error;
+mod init;
+mod options;
+mod plan;
+mod process;
+mod security;
+pub mod spec;
+mod state;
+mod sys;
+
+pub use container::Container;
+pub use create::create;
+pub use error::{Error, Result};
+pub use options::{CreateOptions, RootFs, Stdio};
+pub use process::Exit;
+pub use security::seccomp::profile::default_seccomp;
+pub use state::Status;

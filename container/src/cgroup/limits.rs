@@ -1,0 +1,367 @@
+//! Limits: from the specification's resources to files and values of version 1 and version 2.
+
+use std::fmt::Write as _;
+
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+
+use crate::error::{Error, Result};
+
+/// One value for one file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Limit {
+    pub(super) controller: &'static str,
+    pub(super) file: String,
+    pub(super) value: String,
+    /// For messages.
+    pub(super) field: String,
+    /// No error where the kernel was built without the file.
+    pub(super) optional: bool,
+}
+
+#[allow(clippy::needless_pass_by_value)] // numbers and strings alike
+fn limit(controller: &'static str, file: impl Into<String>, value: impl ToString, field: &str) -> Limit {
+    let field = format!("linux.resources.{field}");
+    Limit { controller, file: file.into(), value: value.to_string(), field, optional: false }
+}
+
+/// Whether a limit asks for the tree of this name (version 1), or for any (version 2).
+pub(super) fn needs(resources: Option<&LinuxResources>, tree: Option<&str>) -> bool {
+    let Some(resources) = resources else { return false };
+    let limits = all(resources, tree.is_some()).unwrap_or_default();
+    limits.iter().any(|limit| {
+        limit.controller != "devices"
+            && tree.is_none_or(|tree| tree.split(',').any(|name| name == limit.controller))
+    })
+}
+
+/// All limits, in the order to write them.
+pub(super) fn all(resources: &LinuxResources, v1: bool) -> Result<Vec<Limit>> {
+    let mut limits = Vec::new();
+    if let Some(memory) = resources.memory() {
+        if v1 { memory_v1(&mut limits, memory) } else { memory_v2(&mut limits, memory)? }
+    }
+    if let Some(cpu) = resources.cpu() {
+        if v1 { cpu_v1(&mut limits, cpu) } else { cpu_v2(&mut limits, cpu) }
+    }
+    if let Some(pids) = resources.pids() {
+        // 0 was "no limit" to engines before the specification allowed it to mean none (runc reads it so too).
+        let value = if pids.limit() <= 0 { "max".to_owned() } else { pids.limit().to_string() };
+        limits.push(limit("pids", "pids.max", value, "pids.limit"));
+    }
+    if let Some(io) = resources.block_io() {
+        if v1 { io_v1(&mut limits, io) } else { io_v2(&mut limits, io) }
+    }
+    for (index, page) in resources.hugepage_limits().iter().flatten().enumerate() {
+        let file = format!("hugetlb.{}.{}", page.page_size(), if v1 { "limit_in_bytes" } else { "max" });
+        if file.contains('/') {
+            return Err(Error::config(
+                format!("linux.resources.hugepageLimits[{index}].pageSize"),
+                "is no page size",
+            ));
+        }
+        limits.push(limit("hugetlb", file, page.limit(), &format!("hugepageLimits[{index}]")));
+    }
+    if let (Some(network), true) = (resources.network(), v1) {
+        if let Some(class) = network.class_id() {
+            limits.push(limit("net_cls", "net_cls.classid", class, "network.classID"));
+        }
+        for priority in network.priorities().iter().flatten() {
+            let value = format!("{} {}", priority.name(), priority.priority());
+            limits.push(limit("net_prio", "net_prio.ifpriomap", value, "network.priorities"));
+        }
+    }
+    for (device, rdma) in resources.rdma().iter().flatten() {
+        let mut value = device.clone();
+        let values = [("hca_handle", rdma.hca_handles()), ("hca_object", rdma.hca_objects())];
+        for (name, count) in values.into_iter().filter_map(|(name, count)| Some((name, count?))) {
+            let _ = write!(value, " {name}={count}");
+        }
+        limits.push(limit("rdma", "rdma.max", value, "rdma"));
+    }
+    if v1 {
+        devices_v1(&mut limits, resources);
+    } else {
+        for (file, value) in resources.unified().iter().flatten() {
+            if file.contains('/') {
+                return Err(Error::config(
+                    format!("linux.resources.unified[{file:?}]"),
+                    "is no name of a cgroup file",
+                ));
+            }
+            limits.push(limit("unified", file, value, &format!("unified[{file:?}]")));
+        }
+    }
+    Ok(limits)
+}
+
+/// "-1" is how the specification says "no limit"; version 2 says "max".
+fn or_max(value: i64) -> String {
+    if value < 0 { "max".to_owned() } else { value.to_string() }
+}
+
+fn memory_v1(limits: &mut Vec<Limit>, memory: &LinuxMemory) {
+    let mut add = |file: &str, value: Option<i64>, field: &str| {
+        if let Some(value) = value.filter(|value| *value != 0) {
+            limits.push(limit("memory", file, value, &format!("memory.{field}")));
+        }
+    };
+    add("memory.limit_in_bytes", memory.limit(), "limit");
+    add("memory.soft_limit_in_bytes", memory.reservation(), "reservation");
+    add("memory.memsw.limit_in_bytes", memory.swap(), "swap");
+    add("memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp(), "kernelTCP");
+    if let Some(swappiness) = memory.swappiness() {
+        limits.push(limit("memory", "memory.swappiness", swappiness, "memory.swappiness"));
+    }
+    if memory.disable_oom_killer() == Some(true) {
+        limits.push(limit("memory", "memory.oom_control", 1, "memory.disableOOMKiller"));
+    }
+    for limit in limits.iter_mut().filter(|limit| limit.file.contains("memsw")) {
+        // The kernel may not account for swap. "As much swap as memory" then holds on a machine without swap anyway.
+        limit.optional = memory.swap() == memory.limit() || memory.swap() == Some(-1);
+    }
+}
+
+fn memory_v2(limits: &mut Vec<Limit>, memory: &LinuxMemory) -> Result<()> {
+    if let Some(value) = memory.limit().filter(|value| *value != 0) {
+        limits.push(limit("memory", "memory.max", or_max(value), "memory.limit"));
+    }
+    if let Some(value) = memory.reservation().filter(|value| *value != 0) {
+        limits.push(limit("memory", "memory.low", or_max(value), "memory.reservation"));
+    }
+    if let Some(swap) = memory.swap().filter(|value| *value != 0) {
+        // The specification counts memory and swap together, version 2 swap alone.
+        let alone = match memory.limit() {
+            _ if swap < 0 => "max".to_owned(),
+            Some(memory) if memory > 0 && swap >= memory => (swap - memory).to_string(),
+            _ => {
+                let reason = format!(
+                    "{swap} counts memory and swap together: it needs memory.limit, and to be at least that"
+                );
+                return Err(Error::config("linux.resources.memory.swap", reason));
+            }
+        };
+        let optional = alone == "0" || alone == "max";
+        limits.push(Limit { optional, ..limit("memory", "memory.swap.max", alone, "memory.swap") });
+    }
+    Ok(())
+}
+
+fn cpu_v1(limits: &mut Vec<Limit>, cpu: &LinuxCpu) {
+    let mut add = |controller, file: &str, value: Option<String>, field: &str| {
+        if let Some(value) = value {
+            limits.push(limit(controller, file, value, &format!("cpu.{field}")));
+        }
+    };
+    add("cpu", "cpu.shares", cpu.shares().filter(|v| *v != 0).map(|v| v.to_string()), "shares");
+    add("cpu", "cpu.cfs_period_us", cpu.period().filter(|v| *v != 0).map(|v| v.to_string()), "period");
+    add("cpu", "cpu.cfs_quota_us", cpu.quota().filter(|v| *v != 0).map(|v| v.to_string()), "quota");
+    add("cpu", "cpu.cfs_burst_us", cpu.burst().map(|v| v.to_string()), "burst");
+    add(
+        "cpu",
+        "cpu.rt_period_us",
+        cpu.realtime_period().filter(|v| *v != 0).map(|v| v.to_string()),
+        "realtimePeriod",
+    );
+    add(
+        "cpu",
+        "cpu.rt_runtime_us",
+        cpu.realtime_runtime().filter(|v| *v != 0).map(|v| v.to_string()),
+        "realtimeRuntime",
+    );
+    add("cpu", "cpu.idle", cpu.idle().map(|v| v.to_string()), "idle");
+    add("cpuset", "cpuset.cpus", cpu.cpus().clone().filter(|v| !v.is_empty()), "cpus");
+    add("cpuset", "cpuset.mems", cpu.mems().clone().filter(|v| !v.is_empty()), "mems");
+}
+
+fn cpu_v2(limits: &mut Vec<Limit>, cpu: &LinuxCpu) {
+    let mut add = |controller, file: &str, value: Option<String>, field: &str| {
+        if let Some(value) = value {
+            limits.push(limit(controller, file, value, &format!("cpu.{field}")));
+        }
+    };
+    let shares = cpu.shares().filter(|shares| *shares != 0);
+    add("cpu", "cpu.weight", shares.map(|shares| weight_of_shares(shares).to_string()), "shares");
+    let max = match (cpu.quota().filter(|v| *v != 0), cpu.period().filter(|v| *v != 0)) {
+        (None, None) => None,
+        (quota, None) => quota.map(or_max),
+        (quota, Some(period)) => Some(format!("{} {period}", quota.map_or("max".to_owned(), or_max))),
+    };
+    add("cpu", "cpu.max", max, "quota");
+    add("cpu", "cpu.max.burst", cpu.burst().map(|v| v.to_string()), "burst");
+    add("cpu", "cpu.idle", cpu.idle().map(|v| v.to_string()), "idle");
+    add("cpuset", "cpuset.cpus", cpu.cpus().clone().filter(|v| !v.is_empty()), "cpus");
+    add("cpuset", "cpuset.mems", cpu.mems().clone().filter(|v| !v.is_empty()), "mems");
+}
+
+/// Version 1 counts shares from 2 to 262144 with 1024 as the default, version 2 weights from 1 to 10000 with 100: the
+/// curve through these three points, which runc, crun and Kubernetes agreed on.
+fn weight_of_shares(shares: u64) -> u64 {
+    let log = (shares.clamp(2, 262_144) as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    (10f64.powf(exponent).ceil() as u64).clamp(1, 10_000)
+}
+
+fn throttle<'a>(
+    devices: Option<&'a Vec<LinuxThrottleDevice>>,
+    key: &'a str,
+) -> impl Iterator<Item = String> + 'a {
+    devices.into_iter().flatten().map(move |d| format!("{}:{} {key}{}", d.major(), d.minor(), d.rate()))
+}
+
+fn io_v1(limits: &mut Vec<Limit>, io: &LinuxBlockIo) {
+    let mut add = |file: &str, value: String, field: &str| {
+        limits.push(limit("blkio", file, value, &format!("blockIO.{field}")));
+    };
+    if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
+        add("blkio.bfq.weight", weight.to_string(), "weight");
+    }
+    for device in io.weight_device().iter().flatten() {
+        if let Some(weight) = device.weight() {
+            add(
+                "blkio.bfq.weight_device",
+                format!("{}:{} {weight}", device.major(), device.minor()),
+                "weightDevice",
+            );
+        }
+    }
+    for (file, devices, field) in [
+        ("blkio.throttle.read_bps_device", io.throttle_read_bps_device(), "throttleReadBpsDevice"),
+        ("blkio.throttle.write_bps_device", io.throttle_write_bps_device(), "throttleWriteBpsDevice"),
+        ("blkio.throttle.read_iops_device", io.throttle_read_iops_device(), "throttleReadIOPSDevice"),
+        ("blkio.throttle.write_iops_device", io.throttle_write_iops_device(), "throttleWriteIOPSDevice"),
+    ] {
+        throttle(devices.as_ref(), "").for_each(|value| add(file, value, field));
+    }
+}
+
+fn io_v2(limits: &mut Vec<Limit>, io: &LinuxBlockIo) {
+    let mut add = |file: &str, value: String, field: &str| {
+        limits.push(limit("io", file, value, &format!("blockIO.{field}")));
+    };
+    // 10 to 1000 on version 1, 1 to 10000 on version 2.
+    let weight = |weight: u16| 1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990;
+    if let Some(value) = io.weight().filter(|weight| *weight != 0) {
+        add("io.weight", weight(value).to_string(), "weight");
+    }
+    for device in io.weight_device().iter().flatten() {
+        if let Some(value) = device.weight() {
+            add(
+                "io.weight",
+                format!("{}:{} {}", device.major(), device.minor(), weight(value)),
+                "weightDevice",
+            );
+        }
+    }
+    for (key, devices, field) in [
+        ("rbps=", io.throttle_read_bps_device(), "throttleReadBpsDevice"),
+        ("wbps=", io.throttle_write_bps_device(), "throttleWriteBpsDevice"),
+        ("riops=", io.throttle_read_iops_device(), "throttleReadIOPSDevice"),
+        ("wiops=", io.throttle_write_iops_device(), "throttleWriteIOPSDevice"),
+    ] {
+        throttle(devices.as_ref(), key).for_each(|value| add("io.max", value, field));
+    }
+}
+
+/// The list of device rules (Documentation/admin-guide/cgroup-v1/devices.rst). What the specification's own default
+/// devices need is always allowed, or the container could not open its /dev/null.
+fn devices_v1(limits: &mut Vec<Limit>, resources: &LinuxResources) {
+    const ALWAYS: &[&str] = &[
+        "c *:* m",
+        "b *:* m",
+        "c 1:3 rwm",
+        "c 1:5 rwm",
+        "c 1:7 rwm",
+        "c 1:8 rwm",
+        "c 1:9 rwm",
+        "c 5:0 rwm",
+        "c 5:1 rwm",
+        "c 5:2 rwm",
+        "c 136:* rwm",
+    ];
+    let Some(rules) = resources.devices().as_ref().filter(|rules| !rules.is_empty()) else { return };
+    let mut restricted = false;
+    for (index, rule) in rules.iter().enumerate() {
+        let number =
+            |number: Option<i64>| number.filter(|n| *n >= 0).map_or("*".to_owned(), |n| n.to_string());
+        let typ = rule.typ().unwrap_or_default();
+        let typ = typ.as_str();
+        let access =
+            rule.access().clone().filter(|access| !access.is_empty()).unwrap_or_else(|| "rwm".to_owned());
+        let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
+        let value = match typ {
+            "a" => "a".to_owned(),
+            typ => format!("{typ} {}:{} {access}", number(rule.major()), number(rule.minor())),
+        };
+        restricted |= !rule.allow();
+        limits.push(limit("devices", file, value, &format!("devices[{index}]")));
+    }
+    if restricted {
+        limits.extend(ALWAYS.iter().map(|rule| limit("devices", "devices.allow", rule, "devices")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(json: &str, v1: bool) -> Vec<(String, String)> {
+        let resources = serde_json::from_str(json).unwrap();
+        all(&resources, v1).unwrap().into_iter().map(|l| (l.file, l.value)).collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected.iter().map(|(file, value)| ((*file).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn memory_and_swap_count_together_in_the_specification() {
+        let json = r#"{"memory":{"limit":1000,"swap":1500,"reservation":500}}"#;
+        let v1 = [
+            ("memory.limit_in_bytes", "1000"),
+            ("memory.soft_limit_in_bytes", "500"),
+            ("memory.memsw.limit_in_bytes", "1500"),
+        ];
+        assert_eq!(limits(json, true), pairs(&v1));
+        let v2 = [("memory.max", "1000"), ("memory.low", "500"), ("memory.swap.max", "500")];
+        assert_eq!(limits(json, false), pairs(&v2));
+    }
+
+    #[test]
+    fn cpu_shares_become_weights_on_the_agreed_curve() {
+        assert_eq!([2, 1024, 262_144].map(weight_of_shares), [1, 100, 10_000]);
+    }
+
+    #[test]
+    fn quota_and_period_share_a_file_on_version_2() {
+        let json = r#"{"cpu":{"quota":50000,"period":100000}}"#;
+        assert_eq!(limits(json, false), pairs(&[("cpu.max", "50000 100000")]));
+        assert_eq!(
+            limits(json, true),
+            pairs(&[("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "50000")])
+        );
+        assert_eq!(
+            limits(r#"{"cpu":{"quota":-1,"period":100000}}"#, false),
+            pairs(&[("cpu.max", "max 100000")])
+        );
+    }
+
+    #[test]
+    fn no_limit_is_minus_one_or_max() {
+        let json = r#"{"memory":{"limit":-1},"pids":{"limit":-1}}"#;
+        assert_eq!(limits(json, true), pairs(&[("memory.limit_in_bytes", "-1"), ("pids.max", "max")]));
+        assert_eq!(limits(json, false), pairs(&[("memory.max", "max"), ("pids.max", "max")]));
+    }
+
+    #[test]
+    fn a_denied_machine_still_has_its_null_device() {
+        let rules = limits(r#"{"devices":[{"allow":false,"access":"rwm"}]}"#, true);
+        assert_eq!(rules[0], ("devices.deny".to_owned(), "a".to_owned()));
+        assert!(rules.contains(&("devices.allow".to_owned(), "c 1:3 rwm".to_owned())));
+    }
+
+    #[test]
+    fn a_file_name_cannot_leave_the_cgroup() {
+        let resources = serde_json::from_str(r#"{"unified":{"../cgroup.procs":"1"}}"#).unwrap();
+        assert!(all(&resources, false).unwrap_err().to_string().starts_with("linux.resources.unified"));
+    }
+}

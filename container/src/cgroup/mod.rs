@@ -1,0 +1,202 @@
+//! Control groups: how much the container may use (`cgroups(7)`).
+//!
+//! A machine has one of three layouts, and all are served alike: version 2 (one tree), version 1 (one tree, a
+//! "hierarchy", for each controller), and hybrid (version 1 with an extra version 2 tree). A container gets one
+//! directory at the same path in every tree; its [`Membership`] is the list of these directories.
+//!
+//! How the first process gets in matters for speed. On version 2 `clone3(2)` makes it there (CLONE_INTO_CGROUP). On
+//! version 1 it writes "0" to the `tasks` file itself: the kernel moves a lone thread that moves itself without the
+//! global lock that writing somebody's pid to `cgroup.procs` takes, and that lock waits for every CPU
+//! (`cgroup_procs_write_start`, kernel/cgroup/cgroup.c).
+
+mod control;
+mod layout;
+mod limits;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxResources, Spec};
+use rustix::fs::{Mode, OFlags, open};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+use layout::Tree;
+
+/// The cgroups of one container. It is written to the state file, so that whoever deletes the container finds them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    groups: Vec<Group>,
+}
+
+/// The directory of a container in one tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Group {
+    /// Version 1: the tree's name, as "memory" or "cpu,cpuacct". Version 2: none.
+    name: Option<String>,
+    path: PathBuf,
+    /// The topmost directory that had to be made; what is below it is ours to remove.
+    made: Option<PathBuf>,
+}
+
+/// What the first process needs to enter its cgroups, opened by the parent.
+#[derive(Debug, Default)]
+pub(crate) struct Entrance {
+    /// Version 2: the directory, for CLONE_INTO_CGROUP.
+    pub(crate) unified: Option<OwnedFd>,
+    /// Version 1: the `tasks` files, for the process to write "0" to.
+    pub(crate) tasks: Vec<OwnedFd>,
+}
+
+impl Membership {
+    /// Works out where the container's cgroups will be; makes nothing yet.
+    pub(crate) fn plan(spec: &Spec, id: &str) -> Result<Self> {
+        let configured = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+        let configured = configured.filter(|path| !path.as_os_str().is_empty());
+        if let Some(path) = &configured
+            && path.components().any(|part| part == std::path::Component::ParentDir)
+        {
+            return Err(Error::config("linux.cgroupsPath", "must not contain \"..\""));
+        }
+        let groups = layout::trees()?
+            .into_iter()
+            .map(|tree| {
+                let path = match &configured {
+                    Some(path) => tree.mount.join(path.strip_prefix("/").unwrap_or(path)),
+                    None => tree.default_parent().join(format!("lab-{id}")),
+                };
+                Group { name: tree.name, path, made: None }
+            })
+            .collect();
+        Ok(Self { groups })
+    }
+
+    /// Makes the directories. Without the right to (an ordinary user), the container goes without those trees, unless
+    /// a limit asks for one.
+    pub(crate) fn make(&mut self, resources: Option<&LinuxResources>) -> Result<()> {
+        let mut groups = Vec::new();
+        for mut group in std::mem::take(&mut self.groups) {
+            match make(&mut group) {
+                Ok(()) => groups.push(group),
+                Err(error) if unprivileged(&error) && !limits::needs(resources, group.name.as_deref()) => {}
+                Err(error) => {
+                    self.groups = groups;
+                    return Err(error).context("make cgroup", group.path.display());
+                }
+            }
+        }
+        self.groups = groups;
+        self.apply(resources)
+    }
+
+    /// Writes the limits.
+    pub(crate) fn apply(&self, resources: Option<&LinuxResources>) -> Result<()> {
+        let Some(resources) = resources else { return Ok(()) };
+        for limit in limits::all(resources, self.groups.iter().any(|group| group.name.is_some()))? {
+            let Some(group) = self.group(limit.controller) else {
+                let reason = format!("this machine has no cgroup controller {:?}", limit.controller);
+                return Err(Error::config(limit.field, reason));
+            };
+            let file = group.path.join(&limit.file);
+            match fs::write(&file, &limit.value) {
+                Ok(()) => {}
+                Err(error) if limit.optional && error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let reason = format!("writing {:?} to {}: {error}", limit.value, file.display());
+                    return Err(Error::config(limit.field, reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the way in.
+    pub(crate) fn entrance(&self) -> Result<Entrance> {
+        let mut entrance = Entrance::default();
+        for group in &self.groups {
+            if group.name.is_none() {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let fd =
+                    open(&group.path, flags, Mode::empty()).context("open cgroup", group.path.display())?;
+                entrance.unified = Some(fd);
+            } else {
+                let path = group.path.join("tasks");
+                let fd = open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                    .context("open cgroup", path.display())?;
+                entrance.tasks.push(fd);
+            }
+        }
+        Ok(entrance)
+    }
+
+    /// The trees a container may see: (name on version 1, its own directory).
+    pub(crate) fn views(&self) -> Vec<(Option<String>, PathBuf)> {
+        self.groups.iter().map(|group| (group.name.clone(), group.path.clone())).collect()
+    }
+
+    /// The directory in the tree of this controller: version 1's own tree, else version 2.
+    fn group(&self, controller: &str) -> Option<&Group> {
+        let v1 =
+            self.groups.iter().find(|g| g.name.iter().flat_map(|n| n.split(',')).any(|n| n == controller));
+        v1.or_else(|| self.groups.iter().find(|g| g.name.is_none()))
+    }
+
+    /// Removes the directories; they must be empty of processes. Repeatable.
+    pub(crate) fn remove(&self) -> Result<()> {
+        for group in &self.groups {
+            control::remove_tree(&group.path).context("remove cgroup", group.path.display())?;
+            if let Some(made) = &group.made {
+                // Parents that were made for this container go when they hold no other; a failure means they do.
+                let parents = group.path.ancestors().skip(1).take_while(|path| path.starts_with(made));
+                for parent in parents {
+                    if fs::remove_dir(parent).is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unprivileged(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+        && !rustix::process::geteuid().is_root()
+}
+
+/// Makes the directory of one tree with its parents, and what its kind of tree needs before a process can enter.
+fn make(group: &mut Group) -> io::Result<()> {
+    let root = Tree::mount_of(group.name.as_deref());
+    for _ in 0..8 {
+        match make_path(group, &root) {
+            // A parent was removed between our looking and making: another container of it was deleted.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+fn make_path(group: &mut Group, root: &Path) -> io::Result<()> {
+    let below: Vec<&Path> = group.path.ancestors().take_while(|path| *path != root).collect();
+    for path in below.into_iter().rev() {
+        match fs::create_dir(path) {
+            Ok(()) => {
+                group.made.get_or_insert_with(|| path.to_owned());
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(error) => return Err(error),
+        }
+        let parent = path.parent().unwrap_or(root);
+        match group.name.as_deref() {
+            None => layout::delegate_controllers(parent)?,
+            Some(name) if name.split(',').any(|name| name == "cpuset") => {
+                layout::inherit_cpuset(parent, path)?;
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}

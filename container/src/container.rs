@@ -1,0 +1,226 @@
+//! A container that exists: start it, wait for it, signal it, remove it.
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use lab_clock::{Mark, Timeline};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::create::mark;
+use crate::error::{Context, Error, Result};
+use crate::init::{self, Message};
+use crate::process::{self, Exit};
+use crate::state::{State, StateDir, Status};
+use crate::sys;
+
+/// A container, made by [`create`](crate::create) or found by [`load`](Container::load).
+#[derive(Debug)]
+pub struct Container {
+    dir: StateDir,
+    state: State,
+    pidfd: OwnedFd,
+    /// Whether the first process is a child of this process, so that its exit status is ours to read.
+    ours: bool,
+    exit: Option<Exit>,
+    timeline: Option<Arc<Timeline>>,
+}
+
+impl Container {
+    pub(crate) fn new(
+        dir: StateDir,
+        state: State,
+        pidfd: Option<OwnedFd>,
+        ours: bool,
+        timeline: Option<Arc<Timeline>>,
+    ) -> Self {
+        // For a process that is gone: a descriptor that is always readable, as its pidfd would be.
+        let gone =
+            || eventfd(1, EventfdFlags::CLOEXEC).expect("a descriptor for a container that has exited");
+        Self { dir, state, pidfd: pidfd.unwrap_or_else(gone), ours, exit: None, timeline }
+    }
+
+    /// Finds a container by its id.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where there is none; an unreadable state file.
+    pub fn load(root: &Path, id: &str) -> Result<Self> {
+        let dir = StateDir::of(root, id)?;
+        let state = dir.read()?;
+        let pid = Pid::from_raw(state.pid).filter(|_| state.alive());
+        let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        // Between the look and the opening the number could have passed to another process.
+        let pidfd = pidfd.filter(|_| state.alive());
+        Ok(Self::new(dir, state, pidfd, false, None))
+    }
+
+    /// The id.
+    pub fn id(&self) -> &str {
+        &self.state.id
+    }
+
+    /// The first process, as this process sees it; none before it exists.
+    pub fn pid(&self) -> Option<i32> {
+        (self.state.pid > 0).then_some(self.state.pid)
+    }
+
+    /// Where the container stands in its life.
+    pub fn status(&self) -> Status {
+        if self.exit.is_some() { Status::Stopped } else { self.state.status(&self.dir) }
+    }
+
+    /// Lets the first process become the workload; returns once it has.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] and [`Error::NotExecutable`] where `execve(2)` failed: the container is stopped then.
+    pub fn start(&mut self) -> Result<()> {
+        let status = self.status();
+        if status != Status::Created {
+            return Err(self.wrong("start", status));
+        }
+        let path = self.dir.door();
+        let directory = rustix::fs::open(
+            self.dir.path(),
+            rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .context("open", self.dir.path().display())?;
+        let mut knock = UnixStream::connect(process::short_path(&directory, &path))
+            .map_err(|_| Error::Died { id: self.state.id.clone(), during: "the wait to be started" })?;
+        std::fs::remove_file(&path).context("remove", path.display())?;
+        // The process's end closes at execve(2), or carries the reason why there was none.
+        let mut words = Vec::new();
+        let read = knock.read_to_end(&mut words);
+        if let Message::Fault(fault) = init::parse(&words) {
+            if self.ours {
+                self.exit = process::reap(&self.pidfd).ok();
+            }
+            return Err(fault.explain_command(&self.state.command));
+        }
+        read.map_err(|_| Error::Died { id: self.state.id.clone(), during: "its start" })?;
+        mark(self.timeline.as_ref(), Mark::Executed);
+        Ok(())
+    }
+
+    /// A descriptor that becomes readable (`poll(2)`) when the first process has exited, however soon.
+    pub fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Waits for the first process to exit.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] for a container that another process created: the kernel tells only the parent.
+    pub fn wait(&mut self) -> Result<Exit> {
+        if let Some(exit) = self.exit {
+            return Ok(exit);
+        }
+        if !self.ours {
+            process::wait_until_gone(&self.pidfd).context("wait for", &self.state.id)?;
+            return Err(Error::NotOurs { id: self.state.id.clone() });
+        }
+        let exit = process::reap(&self.pidfd).context("wait for", &self.state.id)?;
+        mark(self.timeline.as_ref(), Mark::Exited);
+        self.exit = Some(exit);
+        Ok(exit)
+    }
+
+    /// Sends a signal to the first process.
+    ///
+    /// # Errors
+    /// [`Error::State`] when it has exited.
+    pub fn kill(&self, signal: i32) -> Result<()> {
+        match self.status() {
+            Status::Created | Status::Running | Status::Paused => {}
+            status => return Err(self.wrong("kill", status)),
+        }
+        match sys::pidfd_signal(&self.pidfd, signal) {
+            Err(rustix::io::Errno::SRCH) => Err(self.wrong("kill", Status::Stopped)),
+            result => result.context("send a signal to", &self.state.id),
+        }
+    }
+
+    /// Sends a signal to every process of the container.
+    ///
+    /// # Errors
+    /// What `kill(2)` says of a process that is still there.
+    pub fn kill_all(&self, signal: i32) -> Result<()> {
+        for pid in self.state.cgroup.processes() {
+            // The number is safe to use: the process is in the container's cgroup, or gone.
+            let Some(pid) = Pid::from_raw(pid) else { continue };
+            let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+            match sys::pidfd_signal(&pidfd, signal) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error).context("send a signal to process", pid.as_raw_nonzero()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Freezes every process of the container.
+    ///
+    /// # Errors
+    /// [`Error::State`] when it does not run.
+    pub fn pause(&self) -> Result<()> {
+        match self.status() {
+            Status::Running | Status::Created => self.state.cgroup.freeze(true),
+            status => Err(self.wrong("pause", status)),
+        }
+    }
+
+    /// Lets a paused container go on.
+    ///
+    /// # Errors
+    /// [`Error::State`] when it is not paused.
+    pub fn resume(&self) -> Result<()> {
+        match self.status() {
+            Status::Paused => self.state.cgroup.freeze(false),
+            status => Err(self.wrong("resume", status)),
+        }
+    }
+
+    /// Removes everything the container used. A running one only with `force`, which kills it.
+    ///
+    /// # Errors
+    /// [`Error::State`] when it runs and `force` is not set. Whatever could not be removed is named, and deleting
+    /// again tries again.
+    pub fn delete(mut self, force: bool) -> Result<()> {
+        let status = self.status();
+        if !matches!(status, Status::Stopped | Status::Creating) {
+            if !force && status != Status::Created {
+                return Err(self.wrong("delete", status));
+            }
+            self.end()?;
+        }
+        if force || !self.state.own_pids {
+            // Without a pid namespace of their own, or with a runtime that died half-way, others may be left.
+            self.kill_all(libc::SIGKILL)?;
+        }
+        self.state.cgroup.remove()?;
+        self.dir.remove()?;
+        mark(self.timeline.as_ref(), Mark::Deleted);
+        Ok(())
+    }
+
+    /// Kills the first process and waits until it is gone; it takes its pid namespace with it (`pid_namespaces(7)`).
+    fn end(&mut self) -> Result<()> {
+        match sys::pidfd_signal(&self.pidfd, libc::SIGKILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error).context("kill", &self.state.id),
+        }
+        if self.state.cgroup.frozen() {
+            let _ = self.state.cgroup.freeze(false);
+        }
+        match self.wait() {
+            Ok(_) | Err(Error::NotOurs { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn wrong(&self, operation: &'static str, status: Status) -> Error {
+        Error::State { operation, id: self.state.id.clone(), status: status.to_string() }
+    }
+}

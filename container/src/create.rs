@@ -1,0 +1,218 @@
+//! [`create`]: how a container comes to be.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lab_clock::{Mark, Timeline};
+
+use crate::cgroup::Membership;
+use crate::container::Container;
+use crate::error::{Context, Error, Result};
+use crate::init::{self, Belongings, Link, Message};
+use crate::options::{CreateOptions, Stdio};
+use crate::plan::{IdMaps, Plan, Surroundings};
+use crate::state::{State, StateDir, start_time};
+use crate::sys::{self, Cloned};
+use crate::{process, spec};
+
+// ANCHOR: create
+/// Makes a container: everything is set up, and its first process waits to become the workload.
+///
+/// # Errors
+/// Whatever step fails, its [`Error`] says which and on what, and everything made before it is removed again.
+pub fn create(options: CreateOptions) -> Result<Container> {
+    // The bundle: what to run, in what surroundings.
+    let bundle = std::path::absolute(&options.bundle).context("make absolute", options.bundle.display())?;
+    let spec = spec::load(&bundle)?;
+    let (streams, console) = stdio(options.stdio, &spec)?;
+
+    // The state directory: the name is taken now, and whatever happens, `delete` knows what to remove.
+    let dir = StateDir::claim(&options.root, &options.id)?;
+    let mut made = Made { dir: Some(dir.clone()), cgroup: None, child: None };
+    let mut cgroup = Membership::plan(&spec, &options.id)?;
+    let mut state = State::new(&spec, &options.id, &bundle, cgroup.clone());
+    dir.write(&state)?;
+
+    // The cgroup, with its limits: made before the process, so that it is never without them.
+    made.cgroup = Some(cgroup.clone());
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let result = cgroup.make(resources);
+    made.cgroup = Some(cgroup.clone());
+    state.cgroup = cgroup.clone();
+    result?;
+
+    // The plan: all that the process will do, worked out while this is still an ordinary program.
+    let around = Surroundings {
+        bundle: &bundle,
+        state_dir: dir.path(),
+        rootfs: &options.rootfs,
+        cgroup: &cgroup,
+        pivot: !options.no_pivot,
+        preserve_fds: options.preserve_fds,
+    };
+    let plan = Plan::new(&spec, &around)?;
+    state.own_pids = plan.namespaces.new_pid();
+
+    // The process: one clone into all new namespaces. It sets itself up while this goes on here.
+    let door = open_door(&dir)?;
+    let (link, theirs) = Link::pair().context("make", "a socket pair")?;
+    let mut belongings = Belongings {
+        link: theirs,
+        door,
+        entrance: cgroup.entrance()?,
+        streams,
+        console,
+        mounts: plan.mounts.iter().map(|_| None).collect(),
+        devices: plan.devices.iter().map(|_| None).collect(),
+        keep: Vec::new(),
+    };
+    belongings.list(&plan);
+    let child = made.child.insert(clone(&plan, belongings, options.timeline.as_ref())?);
+    if let Some(maps) = &plan.namespaces.maps {
+        map_ids(child.pid, maps)?;
+        link.go().context("speak to", "the first process")?;
+    }
+    state.pid = child.pid;
+    state.pid_start = start_time(child.pid).unwrap_or_default();
+    dir.write(&state)?;
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, child.pid)?;
+    }
+
+    // It says that all is done, or which step failed. Once it hears that the state is written, it waits at its door.
+    match link.listen().context("listen to", "the first process")? {
+        Message::Ready => link.go().context("speak to", "the first process")?,
+        Message::Fault(fault) => return Err(fault.explain(&plan)),
+        Message::HooksPlease | Message::Gone => {
+            return Err(Error::Died { id: options.id, during: "its set-up" });
+        }
+    }
+    Ok(made.into_container(dir, state, options.timeline))
+}
+// ANCHOR_END: create
+
+/// The descriptors for the workload's streams, or the socket for its terminal.
+#[allow(clippy::type_complexity)]
+fn stdio(stdio: Stdio, spec: &oci_spec::runtime::Spec) -> Result<(Option<[OwnedFd; 3]>, Option<OwnedFd>)> {
+    let terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
+    match (stdio, terminal) {
+        (Stdio::Console(socket), true) => Ok((None, Some(socket.into()))),
+        (Stdio::Console(_), false) => Err(Error::config(
+            "process.terminal",
+            "is not true, but a console socket was given; set it, or leave the socket out",
+        )),
+        (_, true) => Err(Error::config(
+            "process.terminal",
+            "is true: a console socket is needed to send the terminal to",
+        )),
+        (Stdio::Inherit, false) => Ok((None, None)),
+        (Stdio::Fds { stdin, stdout, stderr }, false) => {
+            // Above 2, or installing one as descriptor 0, 1 or 2 could overwrite the next.
+            let above = |fd: OwnedFd| {
+                rustix::io::fcntl_dupfd_cloexec(&fd, 3).context("duplicate", "a standard stream")
+            };
+            Ok((Some([above(stdin)?, above(stdout)?, above(stderr)?]), None))
+        }
+    }
+}
+
+/// The socket in the state directory that `start` connects to, by whatever process.
+fn open_door(dir: &StateDir) -> Result<OwnedFd> {
+    let path = dir.door();
+    let directory = rustix::fs::open(
+        dir.path(),
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .context("open", dir.path().display())?;
+    // A socket's address holds 107 bytes (unix(7)); through the descriptor every path is short.
+    let short = process::short_path(&directory, &path);
+    UnixListener::bind(short).map(OwnedFd::from).context("bind", path.display())
+}
+
+fn clone(plan: &Plan, mut belongings: Belongings, timeline: Option<&Arc<Timeline>>) -> Result<Cloned> {
+    let unified = belongings.entrance.unified.take();
+    let into = unified.as_ref().map(std::os::fd::AsFd::as_fd);
+    let timeline = timeline.map(Arc::as_ref);
+    let flags = plan.namespaces.clone_flags;
+    sys::clone_child(flags, into, move || init::first_process(plan, belongings, timeline)).map_err(|error| {
+        let hint = match error {
+            rustix::io::Errno::PERM => "; without root, add a namespace of type \"user\" to linux.namespaces",
+            rustix::io::Errno::NOSPC | rustix::io::Errno::USERS => {
+                "; a limit below /proc/sys/user is reached (namespaces(7))"
+            }
+            rustix::io::Errno::AGAIN => {
+                "; a limit on processes is reached: pids.max of the cgroup, or ulimit -u"
+            }
+            _ => "",
+        };
+        Error::Step { step: "clone into", object: "new namespaces".into(), source: error.into(), hint }
+    })
+}
+
+/// Writes what the ids of a new user namespace mean outside (`user_namespaces(7)`).
+fn map_ids(pid: i32, maps: &IdMaps) -> Result<()> {
+    let write = |file: &str, text: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, text).map_err(|error| {
+            let hint = "; an ordinary user may map only the own id, once, without newuidmap and /etc/subuid";
+            let step = "write the id map";
+            Error::Step { step, object: format!("{path} ({:?})", text.trim_end()), source: error, hint }
+        })
+    };
+    if !rustix::process::geteuid().is_root() {
+        // Or a process could drop a group that denies it a file (user_namespaces(7), "setgroups").
+        write("setgroups", "deny")?;
+    }
+    write("uid_map", &IdMaps::text(&maps.uids))?;
+    write("gid_map", &IdMaps::text(&maps.gids))
+}
+
+/// Whole or not at all: an engine may look at any moment.
+fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    std::fs::write(&new, pid.to_string()).context("write", new.display())?;
+    std::fs::rename(&new, path).context("write", path.display())
+}
+
+/// What exists already; dropped on the way to success, it is all removed again.
+struct Made {
+    dir: Option<StateDir>,
+    cgroup: Option<Membership>,
+    child: Option<Cloned>,
+}
+
+impl Made {
+    fn into_container(mut self, dir: StateDir, state: State, timeline: Option<Arc<Timeline>>) -> Container {
+        let child = self.child.take().expect("create made the process");
+        self.dir = None;
+        self.cgroup = None;
+        Container::new(dir, state, Some(child.pidfd), true, timeline)
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.take() {
+            let _ = sys::pidfd_signal(&child.pidfd, libc::SIGKILL);
+            let _ = process::reap(&child.pidfd);
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            let _ = cgroup.remove();
+        }
+        if let Some(dir) = self.dir.take() {
+            let _ = dir.remove();
+        }
+    }
+}
+
+/// Marks a moment, where somebody wants to know.
+pub(crate) fn mark(timeline: Option<&Arc<Timeline>>, mark: Mark) {
+    if let Some(timeline) = timeline {
+        timeline.mark(mark);
+    }
+}

@@ -1,0 +1,99 @@
+//! /dev: the nodes and the links that programs expect there.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat, mknodat, statat, symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
+use super::fault::{At, Fault, Step};
+use super::paths;
+use crate::plan::{DevicePlan, Plan};
+use crate::sys;
+
+/// The links of the specification (config-linux.md, "Default Devices" and "Dev symbolic links" of runtime-linux.md).
+const LINKS: &[(&CStr, &CStr)] = &[
+    (c"fd", c"/proc/self/fd"),
+    (c"stdin", c"/proc/self/fd/0"),
+    (c"stdout", c"/proc/self/fd/1"),
+    (c"stderr", c"/proc/self/fd/2"),
+    (c"ptmx", c"pts/ptmx"),
+];
+
+/// In a user namespace `mknod(2)` is not allowed: takes hold of the host's node instead, outside.
+pub(super) fn prepare(plan: &DevicePlan) -> sys::Result<Option<OwnedFd>> {
+    if !plan.bind {
+        return Ok(None);
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
+    open_tree(CWD, plan.host.as_c_str(), flags).map(Some)
+}
+
+/// Makes the nodes and the links, inside.
+pub(super) fn make(plan: &Plan, root: BorrowedFd<'_>, held: &[Option<OwnedFd>]) -> Result<(), Fault> {
+    for (index, (device, held)) in plan.devices.iter().zip(held).enumerate() {
+        match held {
+            Some(held) => bind(root, device, held),
+            None => node(root, device),
+        }
+        .at_index(Step::Device, index)?;
+    }
+    if plan.devices.is_empty() {
+        return Ok(()); // the host's own /dev is bound there
+    }
+    let dev = paths::directory_at(root, c"dev").at(Step::DeviceLink)?;
+    for (name, to) in LINKS {
+        match symlinkat(*to, &dev, *name) {
+            Err(Errno::EXIST) if name.to_bytes() == b"ptmx" => {
+                // A node from the image would be the host's terminals, not this container's.
+                unlinkat(&dev, *name, AtFlags::empty()).and_then(|()| symlinkat(*to, &dev, *name))
+            }
+            Err(Errno::EXIST | Errno::ROFS) => Ok(()),
+            result => result,
+        }
+        .at(Step::DeviceLink)?;
+    }
+    Ok(())
+}
+
+fn node(root: BorrowedFd<'_>, plan: &DevicePlan) -> sys::Result<()> {
+    let (directory, name) = paths::parent(root, &plan.target)?;
+    match mknodat(&directory, name, plan.typ, Mode::from_raw_mode(plan.mode), plan.number) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => {
+            let there = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let same = there.st_rdev == plan.number
+                && rustix::fs::FileType::from_raw_mode(there.st_mode) == plan.typ;
+            if !same {
+                return Err(Errno::EXIST);
+            }
+            chmodat(&directory, name, Mode::from_raw_mode(plan.mode), AtFlags::empty())?;
+        }
+        Err(error) => return Err(error),
+    }
+    if plan.owner != (0, 0) {
+        let (uid, gid) = (Uid::from_raw(plan.owner.0), Gid::from_raw(plan.owner.1));
+        chownat(&directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+fn bind(root: BorrowedFd<'_>, plan: &DevicePlan, held: &OwnedFd) -> sys::Result<()> {
+    let target = paths::file_at(root, &plan.target)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(held, c"", &target, c"", flags)
+}
+
+/// Lays the container's terminal over /dev/console.
+pub(super) fn console(root: BorrowedFd<'_>, terminal: &CStr) -> sys::Result<()> {
+    let terminal = paths::open(root, terminal, OFlags::PATH)?;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_EMPTY_PATH;
+    let copy = open_tree(terminal.as_fd(), c"", flags)?;
+    let target = paths::file_at(root, c"dev/console")?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&copy, c"", &target, c"", flags)
+}

@@ -1,0 +1,231 @@
+//! The container's first process, from `clone3(2)` to `execve(2)`: [`first_process`] is the list of its steps.
+//!
+//! Nothing here allocates, locks or unwinds (`signal-safety(7)`): the process is a copy of one thread of the runtime.
+//! Its memory is the plan; its only words are [`fault::Fault`]s.
+
+mod devices;
+mod fault;
+mod link;
+mod mounts;
+mod paths;
+mod process;
+mod root;
+mod tty;
+
+pub(crate) use fault::Fault;
+pub(crate) use link::{Link, Message, parse};
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use lab_clock::{Mark, Timeline};
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{Gid, Uid, setsid, umask};
+use rustix::thread::{UnshareFlags, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid};
+
+use crate::cgroup::Entrance;
+use crate::plan::Plan;
+use crate::sys;
+use fault::{At, Step};
+
+/// What the first process holds beside the plan, all opened by the runtime.
+#[derive(Debug)]
+pub(crate) struct Belongings {
+    pub(crate) link: Link,
+    /// Where `start` knocks.
+    pub(crate) door: OwnedFd,
+    pub(crate) entrance: Entrance,
+    pub(crate) streams: Option<[OwnedFd; 3]>,
+    pub(crate) console: Option<OwnedFd>,
+    /// Room for the mounts and devices that are prepared outside, as there is no allocating in the child.
+    pub(crate) mounts: Vec<Option<OwnedFd>>,
+    pub(crate) devices: Vec<Option<OwnedFd>>,
+    /// The numbers of all descriptors that the process needs, in rising order.
+    pub(crate) keep: Vec<RawFd>,
+}
+
+impl Belongings {
+    /// Lists all descriptors that are the process's own; all others are closed first thing.
+    pub(crate) fn list(&mut self, plan: &Plan) {
+        let streams = self.streams.iter().flatten();
+        let own = [self.link.as_fd(), self.door.as_fd()].into_iter();
+        let tasks = self.entrance.tasks.iter().chain(streams).chain(&self.console).map(AsFd::as_fd);
+        let joined = plan.namespaces.join.iter().map(|(fd, _)| fd.as_fd());
+        let layers = plan.root.layers().iter().map(|(fd, _)| fd.as_fd());
+        let all = own.chain(tasks).chain(joined).chain(layers).map(|fd| fd.as_raw_fd());
+        self.keep = (0..3 + plan.process.preserve_fds as RawFd).chain(all).collect();
+        self.keep.sort_unstable();
+        self.keep.dedup();
+    }
+}
+
+/// The whole life of the process until it becomes the workload.
+pub(crate) fn first_process(plan: &Plan, mut with: Belongings, timeline: Option<&Timeline>) -> Infallible {
+    let mark = |mark| {
+        if let Some(timeline) = timeline {
+            timeline.mark(mark);
+        }
+    };
+    mark(Mark::Cloned);
+    if let Err(fault) = set_up(plan, &mut with, &mark) {
+        with.link.fault(fault);
+        sys::exit(1);
+    }
+    let knock = loop {
+        match accept_with(&with.door, SocketFlags::CLOEXEC) {
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
+            Ok(knock) => break knock,
+            Err(_) => sys::exit(1),
+        }
+    };
+    let fault = match process::look_up(&plan.process).and_then(|program| {
+        mark(Mark::Secured);
+        process::become_workload(&plan.process, program)
+    }) {
+        Ok(never) => match never {},
+        Err(fault) => fault,
+    };
+    link::report(&knock, fault);
+    sys::exit(if fault.errno == rustix::io::Errno::NOENT { 127 } else { 126 })
+}
+
+// ANCHOR: first_process
+fn set_up(plan: &Plan, with: &mut Belongings, mark: &dyn Fn(Mark)) -> Result<(), Fault> {
+    sys::close_all_but(&with.keep).at(Step::Descriptors)?;
+    sys::default_signals().at(Step::Signals)?;
+    setsid().at(Step::Session)?;
+    let mask = umask(rustix::fs::Mode::empty());
+
+    // Namespaces: the new ones came with the clone; now ids, then those to join.
+    if let Some(maps) = &plan.namespaces.maps {
+        with.link.wait_for_go().at(Step::Parent)?;
+        let (uid, gid) = maps.first();
+        set_thread_res_gid(gid, gid, gid).at(Step::MapUser)?;
+        set_thread_res_uid(uid, uid, uid).at(Step::MapUser)?;
+    }
+    join_namespaces(plan)?;
+    process::oom_score(&plan.process)?;
+    process::seal(&plan.process)?;
+
+    // The cgroup first, its namespace after: where the process is then becomes the namespace's root.
+    for tasks in &with.entrance.tasks {
+        rustix::io::write(tasks, b"0").at(Step::EnterCgroup)?;
+    }
+    if plan.namespaces.new_cgroup {
+        sys::unshare(UnshareFlags::NEWCGROUP).at(Step::CgroupNamespace)?;
+    }
+    mark(Mark::CgroupReady);
+    settings(plan)?;
+
+    // Mounts are prepared outside, where the host's files are; then the root changes, and they are attached inside.
+    root::mount_root(plan)?;
+    for (index, (mount, held)) in plan.mounts.iter().zip(&mut with.mounts).enumerate() {
+        *held = mounts::prepare(mount).at_index(Step::BuildMount, index)?;
+    }
+    for (index, (device, held)) in plan.devices.iter().zip(&mut with.devices).enumerate() {
+        *held = devices::prepare(device).at_index(Step::Device, index)?;
+    }
+    let masks = (!plan.masked.is_empty()).then(mounts::Masks::prepare).transpose().at(Step::Mask)?;
+    mark(Mark::OverlayMounted);
+    let root = root::enter(plan)?;
+    mark(Mark::Pivoted);
+    attach_mounts(plan, with, &root)?;
+    devices::make(plan, root.as_fd(), &with.devices)?;
+    if let (true, Some(socket)) = (plan.process.terminal, &with.console) {
+        tty::open(&plan.process, root.as_fd(), socket.as_fd(), true)?;
+    }
+    hide(plan, masks, &root)?;
+    root::finish(plan, root.as_fd())?;
+    mark(Mark::Mounted);
+
+    // Rights last, as every step above needs some.
+    umask(mask);
+    streams(with)?;
+    process::take_on(&plan.process)?;
+    process::look_up(&plan.process)?;
+    with.link.ready().at(Step::Parent)?;
+    with.link.wait_for_go().at(Step::Parent)
+}
+// ANCHOR_END: first_process
+
+fn join_namespaces(plan: &Plan) -> Result<(), Fault> {
+    for (index, (fd, typ)) in plan.namespaces.join.iter().enumerate() {
+        move_into_link_name_space(fd.as_fd(), Some(*typ)).at_index(Step::JoinNamespace, index)?;
+    }
+    Ok(())
+}
+
+/// What belongs to the new namespaces and is not a file.
+fn settings(plan: &Plan) -> Result<(), Fault> {
+    use rustix::system::{setdomainname, sethostname};
+    if let Some(name) = &plan.hostname {
+        sethostname(name.to_bytes()).at(Step::Hostname)?;
+    }
+    if let Some(name) = &plan.domainname {
+        setdomainname(name.to_bytes()).at(Step::Domainname)?;
+    }
+    if plan.namespaces.new_net() {
+        sys::loopback_up().at(Step::Loopback)?;
+    }
+    match sys::new_session_keyring() {
+        // ENOSYS: a kernel without keys. EPERM, EACCES: an outer seccomp filter; then the keys are as hidden as ours.
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) | Ok(()) => {}
+        Err(error) => return Err(error).at(Step::Keyring),
+    }
+    for (index, (path, value)) in plan.sysctls.iter().enumerate() {
+        use rustix::fs::{Mode, OFlags, open};
+        // Through the host's /proc/sys, which shows the caller's own namespaces: no path of the container is used.
+        let file = open(path.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        file.and_then(|file| rustix::io::write(&file, value.to_bytes())).at_index(Step::Sysctl, index)?;
+    }
+    Ok(())
+}
+
+fn attach_mounts(plan: &Plan, with: &mut Belongings, root: &OwnedFd) -> Result<(), Fault> {
+    use crate::plan::Source;
+    for (index, (mount, held)) in plan.mounts.iter().zip(&with.mounts).enumerate() {
+        match (&mount.source, held) {
+            (Source::Link { to }, _) => {
+                let (directory, name) =
+                    paths::parent(root.as_fd(), &mount.target).at_index(Step::Target, index)?;
+                rustix::fs::symlinkat(to.as_c_str(), &directory, name).at_index(Step::AttachMount, index)?;
+            }
+            (_, None) => mounts::remount(root.as_fd(), mount).at_index(Step::AttachMount, index)?,
+            (_, Some(held)) => {
+                let target = mounts::target(root.as_fd(), mount, Some(held)).at_index(Step::Target, index)?;
+                mounts::attach(mount, held, &target).at_index(Step::AttachMount, index)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Masked and read-only paths: parts of /proc and /sys that no namespace covers.
+fn hide(plan: &Plan, masks: Option<mounts::Masks>, root: &OwnedFd) -> Result<(), Fault> {
+    for (index, path) in plan.read_only.iter().enumerate() {
+        mounts::make_read_only(root.as_fd(), path).at_index(Step::ReadOnly, index)?;
+    }
+    if let Some(mut masks) = masks {
+        for (index, path) in plan.masked.iter().enumerate() {
+            masks.cover(root.as_fd(), path).at_index(Step::Mask, index)?;
+        }
+    }
+    Ok(())
+}
+
+fn streams(with: &Belongings) -> Result<(), Fault> {
+    for (number, stream) in with.streams.iter().flatten().enumerate() {
+        sys::install_fd(stream.as_fd(), number as i32).at(Step::Stdio)?;
+    }
+    Ok(())
+}
+
+/// The ids that the process takes on in a new user namespace until it becomes the workload's user.
+impl crate::plan::IdMaps {
+    fn first(&self) -> (Uid, Gid) {
+        let root_or_first = |map: &[oci_spec::runtime::LinuxIdMapping]| {
+            map.iter().map(oci_spec::runtime::LinuxIdMapping::container_id).min().unwrap_or(0)
+        };
+        (Uid::from_raw(root_or_first(&self.uids)), Gid::from_raw(root_or_first(&self.gids)))
+    }
+}

@@ -1,0 +1,129 @@
+//! The last steps before the workload, the same for a container's first process and one that is added: limits, rights,
+//! user, program.
+
+use std::convert::Infallible;
+use std::ffi::CStr;
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, open, stat};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, chdir, set_dumpable_behavior, setrlimit, umask};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
+use super::fault::{At, Fault, Step};
+use crate::plan::ProcessPlan;
+use crate::security::caps;
+use crate::sys;
+
+/// Takes on the user, and gives up all rights but those of the plan. One is kept until `execve(2)`: without
+/// no_new_privs, loading a seccomp filter needs CAP_SYS_ADMIN (`seccomp(2)`), and the filter must come last so that
+/// it need not allow what the runtime itself still does. `execve(2)` drops it: capabilities are worked out anew there
+/// from the inheritable, ambient and bounding sets, which do not have it (`capabilities(7)`).
+pub(super) fn take_on(plan: &ProcessPlan) -> Result<(), Fault> {
+    for (index, &(resource, limit)) in plan.limits.iter().enumerate() {
+        setrlimit(resource, limit).at_index(Step::Limit, index)?;
+    }
+    if let Some(domain) = plan.personality {
+        sys::personality(domain).at(Step::Personality)?;
+    }
+    bounding(plan.capabilities.bounding).at(Step::Capabilities)?;
+    set_keep_capabilities(true).at(Step::Capabilities)?;
+    // In a user namespace without the right to setgroups(2) there are no groups to drop either.
+    match set_thread_groups(&plan.groups) {
+        Err(Errno::PERM) if plan.groups.is_empty() => {}
+        result => result.at(Step::User)?,
+    }
+    set_thread_res_gid(plan.gid, plan.gid, plan.gid).at(Step::User)?;
+    set_thread_res_uid(plan.uid, plan.uid, plan.uid).at(Step::User)?;
+    if let Some(mask) = plan.umask {
+        umask(Mode::from_raw_mode(mask));
+    }
+    change_directory(plan).at(Step::Cwd)?;
+    let sets = plan.capabilities;
+    let for_seccomp = if plan.seccomp.is_some() && !plan.no_new_privileges {
+        CapabilitySet::SYS_ADMIN
+    } else {
+        CapabilitySet::empty()
+    };
+    let all = CapabilitySets {
+        effective: sets.effective | for_seccomp,
+        permitted: sets.permitted | for_seccomp,
+        inheritable: sets.inheritable,
+    };
+    set_capabilities(None, all).at(Step::Capabilities)?;
+    clear_ambient_capability_set().at(Step::Capabilities)?;
+    for number in (0..caps::COUNT).filter(|number| sets.ambient.bits() & (1 << number) != 0) {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        configure_capability_in_ambient_set(one, true).at(Step::Capabilities)?;
+    }
+    if plan.no_new_privileges {
+        set_no_new_privs(true).at(Step::Privileges)?;
+    }
+    Ok(())
+}
+
+/// Drops what is not in the set. EINVAL: the kernel is older than the capability, so nobody has it.
+fn bounding(keep: CapabilitySet) -> sys::Result<()> {
+    for number in (0..caps::COUNT).filter(|number| keep.bits() & (1 << number) == 0) {
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Goes to the working directory, as the process's user, and makes sure that it lies inside: a descriptor of the host's
+/// that leaked in (`/proc/self/fd/7`) must be no way out (CVE-2024-21626).
+fn change_directory(plan: &ProcessPlan) -> sys::Result<()> {
+    chdir(plan.cwd.as_c_str())?;
+    sys::cwd_is_inside()
+}
+
+/// The program that the command means: the first candidate that is an executable file.
+pub(super) fn look_up(plan: &ProcessPlan) -> Result<&CStr, Fault> {
+    let mut reason = Errno::NOENT;
+    for candidate in &plan.candidates {
+        match executable(candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => reason = error,
+        }
+    }
+    Err(reason).at(Step::Lookup)
+}
+
+fn executable(path: &CStr) -> sys::Result<()> {
+    if FileType::from_raw_mode(stat(path)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::ACCESS);
+    }
+    accessat(CWD, path, Access::EXEC_OK, AtFlags::empty())
+}
+
+/// Becomes the workload. Returns only what went wrong.
+pub(super) fn become_workload(plan: &ProcessPlan, program: &CStr) -> Result<Infallible, Fault> {
+    if let Some(filter) = &plan.seccomp {
+        sys::seccomp_load(&filter.program, filter.flags).at(Step::Seccomp)?;
+    }
+    Err(sys::execute(program, &plan.arguments, &plan.environment)).at(Step::Exec)
+}
+
+/// What must hold in the process from the start: nobody inside may look into its memory, which is a copy of the
+/// runtime's, or reach the runtime's program file through /proc/PID/exe (CVE-2019-5736): not dumpable means that
+/// (`PR_SET_DUMPABLE(2const)`). And the runtime's descriptors end at `execve(2)`.
+pub(super) fn seal(plan: &ProcessPlan) -> Result<(), Fault> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Descriptors)?;
+    sys::close_on_exec_from(3 + plan.preserve_fds).at(Step::Descriptors)
+}
+
+/// The file of /proc that says how early the kernel may kill the process when memory runs out (`proc_pid_oom_score_adj(5)`).
+/// Written from outside, where /proc is the host's.
+pub(super) fn oom_score(plan: &ProcessPlan) -> Result<(), Fault> {
+    let Some(value) = &plan.oom_score_adj else { return Ok(()) };
+    let file = open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::OomScore)?;
+    rustix::io::write(&file, value.to_bytes()).map(drop).at(Step::OomScore)
+}

@@ -1,0 +1,122 @@
+//! Capabilities: root's power in 41 pieces (`capabilities(7)`).
+
+use std::collections::HashSet;
+
+use oci_spec::runtime::{Capability, LinuxCapabilities};
+use rustix::thread::CapabilitySet;
+
+use crate::error::{Error, Result};
+use crate::plan::Capabilities;
+
+/// The names by number, as `linux/capability.h` has them, without "CAP_".
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// How many capabilities there are; a kernel may know fewer (`/proc/sys/kernel/cap_last_cap`).
+pub(crate) const COUNT: u32 = NAMES.len() as u32;
+
+/// The five sets of the specification. Without any, the process keeps none.
+pub(crate) fn sets(capabilities: Option<&LinuxCapabilities>) -> Result<Capabilities> {
+    let set = |set: &dyn Fn(&LinuxCapabilities) -> Option<HashSet<Capability>>| {
+        capabilities.and_then(set).map_or(Ok(CapabilitySet::empty()), |set| bits(&set))
+    };
+    let sets = Capabilities {
+        bounding: set(&|c| c.bounding().clone())?,
+        effective: set(&|c| c.effective().clone())?,
+        inheritable: set(&|c| c.inheritable().clone())?,
+        permitted: set(&|c| c.permitted().clone())?,
+        ambient: set(&|c| c.ambient().clone())?,
+    };
+    if !sets.permitted.contains(sets.effective) {
+        let reason = "holds a capability that process.capabilities.permitted does not; add it there";
+        return Err(Error::config("process.capabilities.effective", reason));
+    }
+    if !(sets.permitted & sets.inheritable).contains(sets.ambient) {
+        let reason = "holds a capability that permitted and inheritable do not both hold (capabilities(7))";
+        return Err(Error::config("process.capabilities.ambient", reason));
+    }
+    Ok(sets)
+}
+
+fn bits(set: &HashSet<Capability>) -> Result<CapabilitySet> {
+    let mut bits = 0;
+    for capability in set {
+        let name = capability.to_string();
+        let number = NAMES.iter().position(|known| *known == name);
+        let number = number
+            .ok_or_else(|| Error::config("process.capabilities", format!("CAP_{name} has no number here")))?;
+        bits |= 1u64 << number;
+    }
+    Ok(CapabilitySet::from_bits_retain(bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxCapabilitiesBuilder;
+
+    #[test]
+    fn every_capability_of_the_specification_has_its_number() {
+        for (number, name) in NAMES.iter().enumerate() {
+            let capability = name.parse::<Capability>().unwrap();
+            assert_eq!(bits(&HashSet::from([capability])).unwrap().bits(), 1 << number, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_set_that_the_kernel_would_refuse_is_refused_by_name() {
+        let kill = HashSet::from([Capability::Kill]);
+        let empty = HashSet::new();
+        let capabilities = LinuxCapabilitiesBuilder::default()
+            .bounding(empty.clone())
+            .permitted(empty.clone())
+            .inheritable(empty.clone())
+            .ambient(empty)
+            .effective(kill)
+            .build()
+            .unwrap();
+        let error = sets(Some(&capabilities)).unwrap_err().to_string();
+        assert!(error.starts_with("process.capabilities.effective"), "{error}");
+    }
+}

@@ -1,0 +1,197 @@
+//! What the integration tests share: a bundle made of busybox, and a look at what a container could leave behind.
+#![allow(dead_code)]
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use container::{Container, CreateOptions, Error, Exit, Stdio, create};
+use serde_json::{Value, json};
+
+/// A reason why this machine cannot run containers as root, or none.
+pub fn obstacle() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root; run `sudo -E cargo test -p container`".into());
+    }
+    if !Path::new("/bin/busybox").exists() && !Path::new("/usr/bin/busybox").exists() {
+        return Some("needs a static busybox; install the package busybox-static".into());
+    }
+    None
+}
+
+/// Leaves the test, loudly, where it cannot run; in CI that is a failure.
+#[macro_export]
+macro_rules! needs_root {
+    () => {
+        if let Some(reason) = common::obstacle() {
+            eprintln!("SKIPPED ({reason})");
+            assert!(std::env::var_os("CI").is_none(), "SKIPPED in CI ({reason})");
+            return;
+        }
+    };
+}
+
+/// A bundle in a directory of its own, which goes when it is dropped.
+pub struct Bundle {
+    pub directory: PathBuf,
+    pub id: String,
+    pub config: Value,
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+impl Bundle {
+    /// A root file system of busybox and the configuration that engines give by default.
+    pub fn new(arguments: &[&str]) -> Self {
+        let id = format!("test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(format!("lab-container-{id}"));
+        let bin = directory.join("rootfs/bin");
+        fs::create_dir_all(&bin).unwrap();
+        for empty in ["proc", "sys", "dev", "etc", "tmp", "root"] {
+            fs::create_dir(directory.join("rootfs").join(empty)).unwrap();
+        }
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+        // Copied by another process: a file open for writing here could be inherited by a clone of another thread, and
+        // would then be "busy" for execve(2).
+        let copied =
+            Command::new("cp").arg(busybox.expect("busybox")).arg(bin.join("busybox")).status().unwrap();
+        assert!(copied.success());
+        for applet in [
+            "sh", "cat", "true", "sleep", "id", "ls", "mount", "hostname", "touch", "echo", "ip", "tty",
+            "grep", "kill", "wc", "readlink", "stat", "env", "pwd", "umask", "dd", "test",
+        ] {
+            std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
+        }
+        Self { config: config(arguments), directory, id }
+    }
+
+    pub fn rootfs(&self) -> PathBuf {
+        self.directory.join("rootfs")
+    }
+
+    pub fn state_root(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    /// Writes the configuration down.
+    pub fn write(&self) -> &Self {
+        fs::write(self.directory.join("config.json"), self.config.to_string()).unwrap();
+        self
+    }
+
+    pub fn options(&self) -> CreateOptions {
+        self.write();
+        CreateOptions::new(self.state_root(), &self.id, &self.directory)
+    }
+
+    /// Runs it to its end with its output caught.
+    pub fn run(&self) -> (Exit, String) {
+        self.run_with(self.options())
+    }
+
+    pub fn run_with(&self, options: CreateOptions) -> (Exit, String) {
+        let (mut container, mut output) = self.create_with(options).expect("create");
+        container.start().expect("start");
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        let exit = container.wait().expect("wait");
+        container.delete(false).expect("delete");
+        (exit, text)
+    }
+
+    /// Creates it with its output caught.
+    pub fn create(&self) -> Result<(Container, File), Error> {
+        self.create_with(self.options())
+    }
+
+    #[allow(clippy::unused_self)] // reads like create()
+    pub fn create_with(&self, mut options: CreateOptions) -> Result<(Container, File), Error> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let write = write;
+        options.stdio = Stdio::Fds {
+            stdin: File::open("/dev/null").unwrap().into(),
+            stdout: write.try_clone().unwrap(),
+            stderr: write,
+        };
+        Ok((create(options)?, File::from(read)))
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A configuration as an engine would write it.
+pub fn config(arguments: &[&str]) -> Value {
+    let capabilities = ["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SETGID"];
+    json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": arguments,
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "capabilities": {
+                "bounding": capabilities, "effective": capabilities, "permitted": capabilities
+            },
+            "noNewPrivileges": true
+        },
+        "root": {"path": "rootfs"},
+        "hostname": "walled",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+             "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+             "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+             "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}
+        ],
+        "linux": {
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "namespaces": [
+                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
+                {"type": "cgroup"}
+            ],
+            "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+        }
+    })
+}
+
+/// Everything of the machine that a container could leave behind and that carries its name.
+pub fn traces(bundle: &Bundle) -> BTreeSet<String> {
+    let mut traces = BTreeSet::new();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    traces.extend(mounts.lines().filter(|line| line.contains(&bundle.id)).map(str::to_owned));
+    let mut directories = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|typ| typ.is_dir()) {
+                if entry.file_name().to_string_lossy().contains(&bundle.id) {
+                    traces.insert(entry.path().display().to_string());
+                }
+                directories.push(entry.path());
+            }
+        }
+    }
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let path = entry.path().join("root");
+        if fs::read_link(&path).is_ok_and(|root| root.starts_with(&bundle.directory)) {
+            traces.insert(path.display().to_string());
+        }
+    }
+    let state = fs::read_dir(bundle.state_root()).into_iter().flatten().flatten();
+    traces.extend(state.map(|entry| entry.path().display().to_string()));
+    traces
+}
