@@ -95,6 +95,9 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// The guest, or the conversation with it, failed.
+    #[error(transparent)]
+    Agent(#[from] crate::agent::AgentError),
     /// A system call that should not fail did.
     #[error("cannot {operation}: {source}")]
     System {

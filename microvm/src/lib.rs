@@ -3,6 +3,7 @@
 mod error;
 mod sys;
 
+pub mod agent;
 pub mod arch;
 pub mod boot;
 pub mod bus;

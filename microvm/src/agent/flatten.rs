@@ -1,0 +1,281 @@
+//! From an OCI configuration to the two messages that describe it to the guest.
+//!
+//! A guest has a kernel of its own, so what a container needs from the host's kernel falls away: namespaces, control
+//! groups (the VM's size is the limit), seccomp filters and idmapped mounts. What remains is what a program can see:
+//! its root, mounts, names, user, capabilities and limits.
+
+use std::os::unix::ffi::OsStrExt;
+
+use guest_wire::{MAX_PAYLOAD, Tag, Writer};
+use nix::libc;
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Mount, PosixRlimitType, Process, Spec};
+
+use super::AgentError;
+
+/// The disk that holds the image's root file system, as the guest names it.
+#[derive(Clone, Copy, Debug)]
+pub struct RootDevice<'a> {
+    /// For example `/dev/vda`.
+    pub device: &'a str,
+    /// For example `erofs`.
+    pub fs_type: &'a str,
+}
+
+/// A payload that grows by fields whose texts are checked.
+struct Payload(Writer<Vec<u8>>);
+
+/// The payload of `Setup`.
+///
+/// # Errors
+/// [`AgentError::Config`] where something cannot be had in a guest.
+pub fn setup(spec: &Spec, root: &RootDevice<'_>) -> Result<Vec<u8>, AgentError> {
+    let mut payload = Payload(Writer::new(Vec::new()));
+    payload.text(Tag::RootDevice, "the root device", root.device)?;
+    payload.text(Tag::RootType, "the root's file system", root.fs_type)?;
+    if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
+        payload.0.field(Tag::RootReadOnly, &[]);
+    }
+    if let Some(name) = spec.hostname() {
+        payload.text(Tag::HostName, "hostname", name)?;
+    }
+    if let Some(name) = spec.domainname() {
+        payload.text(Tag::DomainName, "domainname", name)?;
+    }
+    for mount in spec.mounts().iter().flatten() {
+        payload.mount(mount)?;
+    }
+    if let Some(linux) = spec.linux() {
+        for path in linux.masked_paths().iter().flatten() {
+            payload.text(Tag::MaskedPath, "linux.maskedPaths", path)?;
+        }
+        for path in linux.readonly_paths().iter().flatten() {
+            payload.text(Tag::ReadOnlyPath, "linux.readonlyPaths", path)?;
+        }
+        for (name, value) in linux.sysctl().iter().flatten() {
+            // Dots separate, unless a part has a dot itself: then slashes do, as sysctl(8) reads it.
+            let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
+            if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+                return Err(AgentError::config(format!("linux.sysctl: {name} is no name of a parameter")));
+            }
+            payload.texts(Tag::Sysctl, "linux.sysctl", &[], &[path.as_bytes(), value.as_bytes()])?;
+        }
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let (seconds, nanoseconds) = (now.as_secs(), u64::from(now.subsec_nanos()));
+    payload.0.field(Tag::Time, &[&seconds.to_le_bytes(), &nanoseconds.to_le_bytes()]);
+    payload.finish()
+}
+
+/// The payload of `Exec`.
+///
+/// # Errors
+/// [`AgentError::Config`] where the process cannot be described to a guest.
+pub fn exec(process: &Process) -> Result<Vec<u8>, AgentError> {
+    let mut payload = Payload(Writer::new(Vec::new()));
+    let args = process.args().as_deref().unwrap_or_default();
+    if args.first().is_none_or(String::is_empty) {
+        return Err(AgentError::config("process.args names no command"));
+    }
+    for arg in args {
+        payload.text(Tag::Arg, "process.args", arg)?;
+    }
+    for variable in process.env().iter().flatten() {
+        payload.text(Tag::Env, "process.env", variable)?;
+    }
+    payload.text(Tag::Cwd, "process.cwd", process.cwd().as_os_str())?;
+    let user = process.user();
+    payload.0.field(Tag::User, &[&user.uid().to_le_bytes(), &user.gid().to_le_bytes()]);
+    for group in user.additional_gids().iter().flatten() {
+        payload.0.field(Tag::Group, &[&group.to_le_bytes()]);
+    }
+    if let Some(umask) = user.umask() {
+        payload.0.field(Tag::Umask, &[&umask.to_le_bytes()]);
+    }
+    if process.terminal() == Some(true) {
+        let size = process.console_size();
+        // A size that does not fit is as good as unknown.
+        let field = |size: Option<u64>| u16::try_from(size.unwrap_or(0)).unwrap_or(0).to_le_bytes();
+        let (rows, columns) = (size.map(|size| size.height()), size.map(|size| size.width()));
+        payload.0.field(Tag::Terminal, &[&field(rows), &field(columns)]);
+    }
+    for limit in process.rlimits().iter().flatten() {
+        let number: u32 = resource(limit.typ());
+        let (soft, hard) = (limit.soft().to_le_bytes(), limit.hard().to_le_bytes());
+        payload.0.field(Tag::Rlimit, &[&number.to_le_bytes(), &soft, &hard]);
+    }
+    payload.0.field(Tag::Capabilities, &[&capabilities(process.capabilities().as_ref())]);
+    if process.no_new_privileges() == Some(true) {
+        payload.0.field(Tag::NoNewPrivileges, &[]);
+    }
+    if let Some(score) = process.oom_score_adj() {
+        payload.0.field(Tag::OomScoreAdj, &[&score.to_le_bytes()]);
+    }
+    payload.finish()
+}
+
+impl Payload {
+    fn text(&mut self, tag: Tag, what: &str, text: impl AsRef<std::ffi::OsStr>) -> Result<(), AgentError> {
+        self.texts(tag, what, &[], &[text.as_ref().as_bytes()])
+    }
+
+    /// A field of some bytes and then texts, each with its NUL.
+    fn texts(&mut self, tag: Tag, what: &str, first: &[u8], texts: &[&[u8]]) -> Result<(), AgentError> {
+        if texts.iter().any(|text| text.contains(&0)) {
+            return Err(AgentError::config(format!("{what} contains a NUL character")));
+        }
+        let mut parts = vec![first];
+        for text in texts {
+            parts.extend([*text, b"\0"]);
+        }
+        self.0.field(tag, &parts);
+        Ok(())
+    }
+
+    fn mount(&mut self, mount: &Mount) -> Result<(), AgentError> {
+        let target = mount.destination();
+        let kind = mount.typ().as_deref().unwrap_or_default();
+        let options = mount.options().as_deref().unwrap_or_default();
+        if options.iter().any(|option| option == "bind" || option == "rbind") || kind == "bind" {
+            let target = target.display();
+            return Err(AgentError::config(format!(
+                "mounts: {target} is a directory or file of the host, which a VM cannot mount yet; \
+                 leave it out or use --runtime container"
+            )));
+        }
+        // Control groups limit what shares a kernel; here nobody shares it.
+        if kind == "cgroup" || kind == "cgroup2" {
+            return Ok(());
+        }
+        let (flags, data) = mount_options(options);
+        let source = mount.source().as_ref().map_or(kind.as_bytes(), |path| path.as_os_str().as_bytes());
+        let texts = [source, target.as_os_str().as_bytes(), kind.as_bytes(), data.as_bytes()];
+        self.texts(Tag::Mount, "mounts", &flags.to_le_bytes(), &texts)
+    }
+
+    fn finish(self) -> Result<Vec<u8>, AgentError> {
+        let payload = self.0.finish();
+        if payload.len() > MAX_PAYLOAD as usize {
+            return Err(AgentError::config(format!(
+                "arguments, environment and mounts are {} bytes; {MAX_PAYLOAD} are the most that fit",
+                payload.len()
+            )));
+        }
+        Ok(payload)
+    }
+}
+
+/// Options of mount(8) as flags of mount(2), and those left for the file system itself.
+fn mount_options(options: &[String]) -> (u64, String) {
+    let (mut flags, mut data) = (0, Vec::new());
+    for option in options {
+        match option.as_str() {
+            "ro" => flags |= libc::MS_RDONLY,
+            "nosuid" => flags |= libc::MS_NOSUID,
+            "nodev" => flags |= libc::MS_NODEV,
+            "noexec" => flags |= libc::MS_NOEXEC,
+            "sync" => flags |= libc::MS_SYNCHRONOUS,
+            "dirsync" => flags |= libc::MS_DIRSYNC,
+            "mand" => flags |= libc::MS_MANDLOCK,
+            "noatime" => flags |= libc::MS_NOATIME,
+            "nodiratime" => flags |= libc::MS_NODIRATIME,
+            "relatime" => flags |= libc::MS_RELATIME,
+            "strictatime" => flags |= libc::MS_STRICTATIME,
+            "lazytime" => flags |= libc::MS_LAZYTIME,
+            "rw" => flags &= !libc::MS_RDONLY,
+            "suid" => flags &= !libc::MS_NOSUID,
+            "dev" => flags &= !libc::MS_NODEV,
+            "exec" => flags &= !libc::MS_NOEXEC,
+            // The defaults; and propagation, which means nothing where there is no other mount namespace.
+            "defaults" | "async" | "atime" | "diratime" | "norelatime" | "nostrictatime" | "nolazytime"
+            | "nomand" | "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared"
+            | "unbindable" | "runbindable" => {}
+            other => data.push(other),
+        }
+    }
+    (flags, data.join(","))
+}
+
+/// The number of a resource (getrlimit(2)).
+fn resource(kind: PosixRlimitType) -> u32 {
+    match kind {
+        PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+    }
+}
+
+/// The five sets, as bits. None given means none kept, as the other runtimes read it.
+fn capabilities(sets: Option<&LinuxCapabilities>) -> [u8; 40] {
+    let bits = |set: Option<&Capabilities>| {
+        let known = set
+            .into_iter()
+            .flatten()
+            .filter_map(|wanted| CAPABILITIES.iter().position(|capability| capability == wanted));
+        known.fold(0u64, |bits, bit| bits | 1 << bit)
+    };
+    let mut bytes = [0; 40];
+    let Some(sets) = sets else { return bytes };
+    let five = [sets.bounding(), sets.effective(), sets.inheritable(), sets.permitted(), sets.ambient()];
+    for (to, set) in bytes.chunks_exact_mut(8).zip(five) {
+        to.copy_from_slice(&bits(set.as_ref()).to_le_bytes());
+    }
+    bytes
+}
+
+/// In the order of their numbers (linux/capability.h).
+const CAPABILITIES: [Capability; 41] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::LinuxImmutable,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::SysModule,
+    Capability::SysRawio,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysPacct,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysNice,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Mknod,
+    Capability::Lease,
+    Capability::AuditWrite,
+    Capability::AuditControl,
+    Capability::Setfcap,
+    Capability::MacOverride,
+    Capability::MacAdmin,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+    Capability::BlockSuspend,
+    Capability::AuditRead,
+    Capability::Perfmon,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+];

@@ -1,0 +1,290 @@
+//! What a caller can do with a guest: set it up, run processes in it, end it.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use guest_wire::Header;
+use lab_clock::Timeline;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use oci_spec::runtime::{Process, Spec};
+
+use super::pump::{Command, Pump};
+use super::{AgentError, RootDevice, Stdio, flatten};
+
+/// A process in the guest, numbered by us; 0 is the sandbox's own.
+pub type ProcessId = u16;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned this code.
+    Code(u8),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// The conversation with one guest. Dropping it ends the conversation, not the guest.
+#[derive(Debug)]
+pub struct Session {
+    commands: Sender<Command>,
+    wake: Arc<EventFd>,
+    shared: Arc<Shared>,
+    next_id: AtomicU16,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the pump tells the callers.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    status: Mutex<Status>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Status {
+    ready: bool,
+    over: Option<AgentError>,
+    processes: BTreeMap<ProcessId, ProcessStatus>,
+}
+
+#[derive(Debug)]
+struct ProcessStatus {
+    started: bool,
+    ended: Option<Result<Exit, AgentError>>,
+    /// Readable from the end of the process on; never read, so that every waiter sees it.
+    event: Arc<EventFd>,
+}
+
+impl Session {
+    /// Begins the conversation over a stream to the guest. It does not wait for the guest.
+    ///
+    /// # Errors
+    /// Where the process has no descriptors or threads left.
+    pub fn new(stream: OwnedFd, timeline: Option<Arc<Timeline>>) -> Result<Self, AgentError> {
+        let wake = Arc::new(event()?);
+        let shared = Arc::new(Shared::default());
+        let (commands, mailbox) = mpsc::channel();
+        let pump = Pump::new(stream, mailbox, wake.clone(), shared.clone(), timeline)?;
+        let thread = thread::Builder::new()
+            .name("agent".into())
+            .spawn(move || pump.run())
+            .map_err(AgentError::system("start the agent's thread"))?;
+        Ok(Self { commands, wake, shared, next_id: AtomicU16::new(0), thread: Some(thread) })
+    }
+
+    /// Waits until the guest's PID 1 is up.
+    ///
+    /// # Errors
+    /// [`AgentError::Silent`] after the time given; or why the session ended.
+    pub fn wait_ready(&self, most: Duration) -> Result<(), AgentError> {
+        let deadline = Instant::now() + most;
+        let mut status = self.shared.lock();
+        loop {
+            if let Some(reason) = &status.over {
+                return Err(reason.clone());
+            }
+            if status.ready {
+                return Ok(());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(AgentError::Silent { seconds: most.as_secs() });
+            }
+            let wait = self.shared.changed.wait_timeout(status, left);
+            status = wait.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Tells the guest how the sandbox looks. Once, before the first process. A failure ends the session.
+    ///
+    /// # Errors
+    /// What in the configuration cannot be sent; or why the session ended.
+    pub fn set_up(&self, spec: &Spec, root: &RootDevice<'_>) -> Result<(), AgentError> {
+        self.command(Command::SetUp { payload: flatten::setup(spec, root)? })
+    }
+
+    /// Prepares a process; it waits for [`Session::start`]. The first one is the sandbox's own.
+    ///
+    /// # Errors
+    /// What in the configuration cannot be sent; or why the session ended.
+    pub fn exec(&self, process: &Process, stdio: Stdio) -> Result<ProcessId, AgentError> {
+        let payload = flatten::exec(process)?;
+        let streams = stdio.open(process.terminal() == Some(true))?;
+        let command = process.args().as_ref().and_then(|args| args.first()).cloned().unwrap_or_default();
+        let event = Arc::new(event()?);
+        let more = |id| (id < Header::SANDBOX).then_some(id + 1);
+        let id = self.next_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| {
+            AgentError::config("65535 processes were started in this sandbox; start a new one")
+        })?;
+        let status = ProcessStatus { started: false, ended: None, event };
+        self.shared.lock().processes.insert(id, status);
+        self.command(Command::Exec { id, command, payload, streams })?;
+        Ok(id)
+    }
+
+    /// Starts a prepared process and waits until it runs.
+    ///
+    /// # Errors
+    /// [`AgentError::NotFound`], [`AgentError::NotExecutable`] and [`AgentError::Process`]; or why the session ended.
+    pub fn start(&self, id: ProcessId) -> Result<(), AgentError> {
+        self.command(Command::Start(id))?;
+        self.wait_for(id, |process| match &process.ended {
+            Some(Err(reason)) => Some(Err(reason.clone())),
+            ended => (process.started || ended.is_some()).then_some(Ok(())),
+        })
+    }
+
+    /// Becomes readable when the process ended and all its output was passed on.
+    ///
+    /// # Errors
+    /// Where there is no such process.
+    pub fn exit_fd(&self, id: ProcessId) -> Result<Arc<EventFd>, AgentError> {
+        Ok(self.shared.lock().processes.get(&id).ok_or_else(|| no_process(id))?.event.clone())
+    }
+
+    /// Waits until the process ended and all its output was passed on. May be called again.
+    ///
+    /// # Errors
+    /// Why the guest could not start it, or why the session ended.
+    pub fn wait(&self, id: ProcessId) -> Result<Exit, AgentError> {
+        self.wait_for(id, |process| process.ended.clone())
+    }
+
+    /// How the process ended, if it did.
+    pub fn try_wait(&self, id: ProcessId) -> Option<Result<Exit, AgentError>> {
+        self.shared.lock().processes.get(&id)?.ended.clone()
+    }
+
+    /// Forgets a process that ended.
+    pub fn forget(&self, id: ProcessId) {
+        self.shared.lock().processes.remove(&id);
+    }
+
+    /// Delivers a signal to a process.
+    ///
+    /// # Errors
+    /// Why the session ended.
+    pub fn signal(&self, id: ProcessId, signal: i32) -> Result<(), AgentError> {
+        self.command(Command::Signal { id, signal })
+    }
+
+    /// Tells a process's terminal its new size.
+    ///
+    /// # Errors
+    /// Why the session ended.
+    pub fn resize(&self, id: ProcessId, rows: u16, columns: u16) -> Result<(), AgentError> {
+        self.command(Command::Resize { id, rows, columns })
+    }
+
+    /// Asks the guest to end all processes and to power off.
+    ///
+    /// # Errors
+    /// Why the session ended: then it is off already, or beyond asking.
+    pub fn power_off(&self) -> Result<(), AgentError> {
+        self.command(Command::PowerOff)
+    }
+
+    fn command(&self, command: Command) -> Result<(), AgentError> {
+        if let Some(reason) = &self.shared.lock().over {
+            return Err(reason.clone());
+        }
+        // Fails only where the pump has just ended: the status then says why.
+        self.commands.send(command).map_err(|_| AgentError::HungUp)?;
+        self.wake()
+    }
+
+    fn wake(&self) -> Result<(), AgentError> {
+        self.wake.write(1).map_err(AgentError::system("wake the agent's thread (eventfd)"))?;
+        Ok(())
+    }
+
+    fn wait_for<T>(
+        &self,
+        id: ProcessId,
+        mut done: impl FnMut(&ProcessStatus) -> Option<Result<T, AgentError>>,
+    ) -> Result<T, AgentError> {
+        let mut status = self.shared.lock();
+        loop {
+            let process = status.processes.get(&id).ok_or_else(|| no_process(id))?;
+            if let Some(result) = done(process) {
+                return result;
+            }
+            status = self.shared.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Quit);
+        let _ = self.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn ready(&self) {
+        self.lock().ready = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn started(&self, id: ProcessId) {
+        if let Some(process) = self.lock().processes.get_mut(&id) {
+            process.started = true;
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn ended(&self, id: ProcessId, how: Result<Exit, AgentError>) {
+        if let Some(process) = self.lock().processes.get_mut(&id) {
+            process.end(how);
+        }
+        self.changed.notify_all();
+    }
+
+    /// The session is about to be over: nothing more can be asked of it.
+    pub(super) fn refuse(&self, reason: &AgentError) {
+        self.lock().over.get_or_insert_with(|| reason.clone());
+        self.changed.notify_all();
+    }
+
+    /// The session is over, and with it every process that has not ended.
+    pub(super) fn over(&self, reason: &AgentError) {
+        let mut status = self.lock();
+        for process in status.processes.values_mut() {
+            process.end(Err(reason.clone()));
+        }
+        drop(status);
+        self.changed.notify_all();
+    }
+}
+
+impl ProcessStatus {
+    fn end(&mut self, how: Result<Exit, AgentError>) {
+        if self.ended.is_none() {
+            self.ended = Some(how);
+            // Written once in its life: it cannot be full.
+            let _ = self.event.write(1);
+        }
+    }
+}
+
+fn event() -> Result<EventFd, AgentError> {
+    EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+        .map_err(AgentError::system("make an event (eventfd)"))
+}
+
+fn no_process(id: ProcessId) -> AgentError {
+    AgentError::config(format!("the sandbox has no process {id}"))
+}
