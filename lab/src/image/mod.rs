@@ -1,0 +1,41 @@
+//! Images: from a file that someone saved to the directories and disks that sandboxes run from.
+//!
+//! ```text
+//!   OCI layout, docker save ──► load ──► Store: blobs by digest, names ──► resolve ──► Image
+//!   lab's own programs ──► embedded ───────┘                                             │
+//!                                                      ┌─────────────────────────────────┤
+//!                                            layer_dirs (unpack)                  root_disk (disk)
+//!                                            overlay's lower directories          one EROFS file
+//!                                                 the container                 the virtual machine
+//! ```
+//!
+//! Reading order:
+//! 1. [`Digest`] and [`Reference`]: what content and names are.
+//! 2. [`Store`]: where they lie, and how several processes share them without a daemon.
+//! 3. `load`: how they get there.
+//! 4. `layer`: a layer as a stream of judged entries; then its two uses, `unpack` and `disk`.
+//! 5. [`Image`] and [`users`]: what an image says about how it is to be run.
+
+mod compression;
+mod config;
+mod digest;
+mod disk;
+mod error;
+mod layer;
+mod load;
+mod progress;
+mod reference;
+mod store;
+mod tar;
+mod unpack;
+pub mod users;
+
+pub use config::{Image, Layer};
+pub use digest::Digest;
+pub use disk::RootDisk;
+pub use error::{Error, Result};
+pub use load::Loaded;
+pub use progress::{Progress, Step};
+pub use reference::Reference;
+pub use store::{Removed, Store, Summary};
+pub use unpack::Rights;

@@ -1,0 +1,178 @@
+//! Removing images, and collecting what no image needs any more.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
+use rustix::fs::FlockOperation;
+
+use super::index::name_of;
+use super::{Store, lock};
+use crate::image::digest::Digest;
+use crate::image::error::{Error, Result};
+use crate::image::reference::Reference;
+use crate::image::{disk, unpack};
+
+/// What a removal did.
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// The names that are gone.
+    pub untagged: Vec<Reference>,
+    /// The image whose last name that was; its content goes as soon as nobody uses it.
+    pub deleted: Option<Digest>,
+}
+
+impl Store {
+    /// Removes a name or, given an id, the image with all its names, and collects what nobody needs any more.
+    ///
+    /// # Errors
+    /// Where there is no such image, where its last name would go while a sandbox uses it (unless forced), or where an
+    /// id means an image with several names (unless forced).
+    pub fn remove(&self, asked: &str, force: bool) -> Result<Removed> {
+        let found = self.find(asked)?;
+        let by_name = asked.parse::<Reference>().ok().filter(|name| Some(name) == name_of(&found).as_ref());
+        let digest = Digest::try_from(found.digest())?;
+        let removed = self.change_index(|descriptors| {
+            let same = |other: &Descriptor| other.digest() == found.digest();
+            let goes = |other: &Descriptor| same(other) && (by_name.is_none() || name_of(other) == by_name);
+            let names = descriptors.iter().filter(|other| same(other)).count();
+            let going = descriptors.iter().filter(|other| goes(other)).count();
+            if going > 1 && !force {
+                let reason = format!("it has {names} names; remove them one by one, or use --force");
+                return Err(Error::malformed(format!("image {asked}"), reason));
+            }
+            let last = going == names;
+            if last && !force && self.is_used(digest) {
+                return Err(Error::InUse { image: asked.to_owned() });
+            }
+            let mut removed = Removed { deleted: last.then_some(digest), ..Removed::default() };
+            descriptors.retain(|other| {
+                if goes(other) {
+                    removed.untagged.extend(name_of(other));
+                }
+                !goes(other)
+            });
+            Ok(removed)
+        })?;
+        self.collect_garbage()?;
+        Ok(removed)
+    }
+
+    /// Whether somebody holds a lease on the image; see [`super::Store`]'s module text.
+    fn is_used(&self, manifest: Digest) -> bool {
+        File::open(self.blob_path(manifest))
+            .is_ok_and(|file| lock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
+    }
+
+    /// Deletes what no named and no used image needs. Does nothing while somebody adds to the store: the next removal
+    /// will see to it. True where it was done.
+    ///
+    /// # Errors
+    /// Where something cannot be read or deleted.
+    pub fn collect_garbage(&self) -> Result<bool> {
+        let path = self.path("lock");
+        let guard = OpenOptions::new().create(true).append(true).open(&path);
+        let guard = guard.map_err(Error::io("opening", &path))?;
+        if lock(&guard, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(false);
+        }
+        let mut needed = Needed::default();
+        for descriptor in self.read_index()? {
+            self.mark(Digest::try_from(descriptor.digest())?, &mut needed);
+        }
+        // What has no name but is in use: leases are on manifests, so any other blob is free. The locks taken here are
+        // held until the end, so that nobody can take a lease on what is about to go.
+        let mut free = Vec::new();
+        for (digest, path) in self.entries("blobs/sha256")? {
+            if needed.blobs.contains(&digest) {
+                continue;
+            }
+            let file = File::open(&path).map_err(Error::io("opening", &path))?;
+            if lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                free.push((digest, path, file));
+            } else {
+                self.mark(digest, &mut needed);
+            }
+        }
+        for (digest, path, _lease) in free {
+            if !needed.blobs.contains(&digest) {
+                fs::remove_file(&path).map_err(Error::io("deleting", &path))?;
+            }
+        }
+        for (digest, path) in self.entries("layers")? {
+            if !needed.layers.contains(&digest) {
+                unpack::remove_tree(&path).map_err(Error::io("deleting", &path))?;
+            }
+        }
+        for (digest, path) in self.entries("disks")? {
+            if !needed.disks.contains(&digest) {
+                fs::remove_file(&path).map_err(Error::io("deleting", &path))?;
+            }
+        }
+        self.empty_temporary()?;
+        Ok(true)
+    }
+
+    /// Notes what an image needs. A damaged image needs what can still be read of it.
+    fn mark(&self, manifest: Digest, needed: &mut Needed) {
+        needed.blobs.insert(manifest);
+        let read = |digest| self.read_json(digest, "").unwrap_or_default();
+        let Ok(parsed) = serde_json::from_slice::<ImageManifest>(&read(manifest)) else {
+            return;
+        };
+        let blobs = parsed.layers().iter().chain([parsed.config()]);
+        needed.blobs.extend(blobs.filter_map(|blob| Digest::try_from(blob.digest()).ok()));
+        let Ok(config) = Digest::try_from(parsed.config().digest()) else {
+            return;
+        };
+        if let Ok(config) = serde_json::from_slice::<ImageConfiguration>(&read(config)) {
+            let diff_ids: Vec<Digest> =
+                config.rootfs().diff_ids().iter().filter_map(|id| id.parse().ok()).collect();
+            needed.disks.insert(disk::chain_id(&diff_ids));
+            needed.layers.extend(diff_ids);
+        }
+    }
+
+    /// The files of a directory that are named by a digest; others are not ours to judge.
+    fn entries(&self, directory: &str) -> Result<Vec<(Digest, std::path::PathBuf)>> {
+        let path = self.path(directory);
+        let read = || -> io::Result<Vec<_>> {
+            let mut entries = Vec::new();
+            for entry in fs::read_dir(&path)? {
+                let path = entry?.path();
+                if let Some(digest) = path.file_stem().and_then(OsStr::to_str).and_then(Digest::from_hex) {
+                    entries.push((digest, path));
+                }
+            }
+            Ok(entries)
+        };
+        read().map_err(Error::io("listing", &path))
+    }
+
+    /// Nobody is adding, so whatever is there was left by a process that died.
+    fn empty_temporary(&self) -> Result<()> {
+        let path = self.path("tmp");
+        for entry in fs::read_dir(&path).map_err(Error::io("listing", &path))? {
+            let path = entry.map_err(Error::io("listing", &path))?.path();
+            remove(&path).map_err(Error::io("deleting", &path))?;
+        }
+        Ok(())
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::IsADirectory => unpack::remove_tree(path),
+        other => other,
+    }
+}
+
+#[derive(Default)]
+struct Needed {
+    blobs: HashSet<Digest>,
+    layers: HashSet<Digest>,
+    disks: HashSet<Digest>,
+}
