@@ -24,7 +24,7 @@ use crate::initramfs::Initramfs;
 use crate::kvm::Kvm;
 use crate::stats::{Profile, Stats};
 use crate::vcpu::{Control, Machine, Vcpu};
-use crate::vm::{Parts, Vm};
+use crate::vm::{AtEnd, Parts, Vm};
 use crate::{Error, loader, memory};
 
 /// What machine to boot, with what.
@@ -49,6 +49,8 @@ pub struct Config {
     pub pvh: bool,
     /// Look where the first vCPU is, every millisecond.
     pub profile: bool,
+    /// Called at the machine's end.
+    pub at_end: Option<AtEnd>,
     /// Where the steps are marked.
     pub timeline: Arc<Timeline>,
 }
@@ -126,7 +128,16 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
 
     let devices = event_loop.map(EventLoop::spawn).transpose()?;
     // Each vCPU gets a thread, and the first one enters the guest: Mark::FirstRun.
-    Vm::start(Parts { vm, memory: guest, vcpus: all, machine, devices, console: config.console, probe })
+    Vm::start(Parts {
+        vm,
+        memory: guest,
+        vcpus: all,
+        machine,
+        devices,
+        console: config.console,
+        probe,
+        at_end: config.at_end,
+    })
 }
 // ANCHOR_END: boot
 

@@ -1,7 +1,9 @@
-//! The command line of `lab-vm`.
+//! The command line of `lab-vm`: `boot` looks at a kernel, `run` runs a bundle.
+
+mod boot;
+mod run;
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,10 +11,6 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
 use lab_clock::{Mark, Timeline};
-use microvm::boot::{self, Config};
-use microvm::devices::serial::Console;
-use microvm::initramfs::Initramfs;
-use microvm::vcpu::End;
 use microvm::vm::Vm;
 
 /// Virtual machines from OCI bundles.
@@ -25,95 +23,65 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Boot(Boot),
+    Boot(boot::Args),
+    Run(run::Args),
 }
 
-/// Boot a kernel with its console on standard output, without a bundle: to look at a kernel, and at where its boot spends
-/// its time.
+/// Flags for a closer look at a guest, the same for every command.
 #[derive(clap::Args)]
-struct Boot {
-    /// The kernel: a vmlinux or a bzImage
-    #[arg(long, value_name = "FILE")]
-    kernel: PathBuf,
-    /// A static program that becomes /init of the initramfs
-    #[arg(long, value_name = "FILE")]
-    init: Option<PathBuf>,
-    /// Memory in MiB
-    #[arg(short, long, default_value_t = 64)]
-    memory: u32,
-    /// Number of vCPUs
-    #[arg(long, default_value_t = 1)]
-    cpus: u8,
+struct Look {
     /// Words for the kernel command line; of two equal words the last counts
     #[arg(short, long, value_name = "WORDS")]
     append: Vec<String>,
-    /// Enter the kernel by PVH, if it offers that
-    #[arg(long)]
-    pvh: bool,
     /// Print the marks and the exits on standard error at the end
     #[arg(long)]
     stats: bool,
-    /// Sample the first vCPU every millisecond and print a histogram by function: a System.map, or the output of `nm -n vmlinux`
+    /// Sample the first vCPU every millisecond and print a histogram by function at the end; the file is a System.map, or the
+    /// output of `nm -n vmlinux`
     #[arg(long, value_name = "SYMBOLS")]
     profile: Option<PathBuf>,
 }
 
+/// Runs the command that the arguments name.
 pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().command {
-        Command::Boot(args) => boot_kernel(args),
+        Command::Boot(args) => boot::run(args),
+        Command::Run(args) => run::run(args),
     }
 }
 
-fn boot_kernel(args: Boot) -> Result<ExitCode> {
+fn timeline() -> Result<Arc<Timeline>> {
     let timeline = Arc::new(Timeline::new()?);
     timeline.mark(Mark::Started);
-    let symbols = match &args.profile {
-        Some(path) => Some(read_symbols(path)?),
-        None => None,
-    };
-    let mut initramfs = Initramfs::new();
-    if let Some(init) = &args.init {
-        initramfs.add_file("init", true, init)?;
-    }
-    let vm = boot::boot(Config {
-        kernel: args.kernel,
-        kernel_cache: None,
-        initramfs,
-        command_line: args.append,
-        memory_mib: args.memory,
-        vcpus: args.cpus,
-        devices: Vec::new(),
-        console: Console::new(Some(Box::new(io::stdout()))),
-        pvh: args.pvh,
-        profile: symbols.is_some(),
-        timeline: timeline.clone(),
-    })?;
-    let end = vm.wait()?;
-    timeline.mark(Mark::Exited);
-    if args.stats {
-        print_stats(&vm, &timeline);
-    }
-    if let (Some(symbols), Some(profile)) = (symbols, vm.profile()) {
-        eprint!("{}", profile.by_function(&symbols));
-    }
-    match end {
-        End::Asked(_) => Ok(ExitCode::SUCCESS),
-        other => anyhow::bail!("the guest did not end well: {other:?}"),
-    }
+    Ok(timeline)
 }
 
-fn read_symbols(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|error| anyhow!("cannot read the symbols {}: {error}", path.display()))
-}
-
-fn print_stats(vm: &Vm, timeline: &Timeline) {
-    let marks = timeline.marks();
-    let start = marks.first().map_or(0, |(_, at)| *at);
-    for (mark, at) in marks {
-        eprintln!("{:>12.3} ms  {}", (at - start) as f64 / 1e6, mark.name());
+impl Look {
+    /// The symbols, read before the boot: a wrong name should not cost one.
+    fn symbols(&self) -> Result<Option<String>> {
+        let read = |path: &Path| {
+            fs::read_to_string(path)
+                .map_err(|error| anyhow!("cannot read the symbols {}: {error}", path.display()))
+        };
+        self.profile.as_deref().map(read).transpose()
     }
-    eprintln!("{:?}", vm.probe());
-    for (name, count) in vm.stats().exits() {
-        eprintln!("{count:>12}     {name}");
+
+    /// What was seen.
+    fn print(&self, vm: &Vm, timeline: &Timeline, symbols: Option<&str>) {
+        if self.stats {
+            let marks = timeline.marks();
+            let start = marks.first().map_or(0, |(_, at)| *at);
+            for (mark, at) in marks {
+                eprintln!("{:>12.3} ms  {}", (at - start) as f64 / 1e6, mark.name());
+            }
+            let (probe, kind) = (vm.probe(), if vm.probe().hardware { "hardware" } else { "interpreted" });
+            eprintln!("{:>12.3} ns  a kernel-mode instruction: {kind}", probe.instruction);
+            for (name, count) in vm.stats().exits().filter(|(_, count)| *count > 0) {
+                eprintln!("{count:>12}     {name}");
+            }
+        }
+        if let (Some(symbols), Some(profile)) = (symbols, vm.profile()) {
+            eprint!("{}", profile.by_function(symbols));
+        }
     }
 }

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::agent::AgentError;
+use crate::vcpu::End;
+
 /// Why a virtual machine could not be made or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -95,9 +98,42 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The guest, or the conversation with it, failed.
+    /// The bundle cannot be used.
+    #[error("{path}: {reason}; an OCI bundle needs a valid config.json")]
+    Bundle {
+        /// Its configuration.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A sandbox's id that is none.
+    #[error("{id:?} is no sandbox id: use letters, digits and _ - + . and do not begin with a dot")]
+    BadId {
+        /// What was given.
+        id: String,
+    },
+    /// QEMU was asked for.
+    #[error("QEMU's translator cannot be used yet; leave out --accel tcg")]
+    NoTcg,
+    /// The guest ended before its workload did.
+    #[error("the guest died: {}{}", describe(.how), last_words(.console))]
+    GuestDied {
+        /// How.
+        how: End,
+        /// The last lines of its console.
+        console: Vec<String>,
+    },
+    /// The guest runs but its PID 1 does not answer.
+    #[error("the guest did not come up within {seconds} s{}; give it more memory or another kernel", last_words(.console))]
+    GuestSilent {
+        /// How long we waited.
+        seconds: u64,
+        /// The last lines of its console.
+        console: Vec<String>,
+    },
+    /// The conversation with the guest failed, or the guest could not do what was asked.
     #[error(transparent)]
-    Agent(#[from] crate::agent::AgentError),
+    Agent(#[from] AgentError),
     /// A system call that should not fail did.
     #[error("cannot {operation}: {source}")]
     System {
@@ -109,6 +145,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// The exit code by which docker tells such an error: 127 for a command that does not exist, 126 for one that cannot be
+    /// executed, 125 for everything that is not the workload's doing.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Agent(error) => error.exit_code(),
+            _ => 125,
+        }
+    }
+
+    /// The last lines of the guest's console, where the guest is to blame.
+    pub fn console(&self) -> &[String] {
+        match self {
+            Self::GuestDied { console, .. } | Self::GuestSilent { console, .. } => console,
+            _ => &[],
+        }
+    }
+
     /// A failed KVM ioctl, for `map_err`.
     pub(crate) fn kvm(ioctl: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
         move |error| Self::Kvm { ioctl, source: error.into() }
@@ -134,5 +187,44 @@ fn fix_for_opening_kvm(error: &io::Error) -> &'static str {
             "add yourself to the group that owns it (usually kvm), or use --accel tcg"
         }
         _ => "check that KVM works on this machine, or use --accel tcg",
+    }
+}
+
+fn describe(end: &End) -> String {
+    match end {
+        End::Asked(_) => "it reset or powered off by itself, as a kernel does after a panic".into(),
+        End::TripleFault => "triple fault (its kernel destroyed its own memory or tables)".into(),
+        End::Stuck(stuck) => format!(
+            "KVM cannot execute the instruction {:02x?} at {:#x}; build a kernel without it, or use --accel tcg",
+            stuck.instruction, stuck.rip
+        ),
+        End::Refused(reason) => reason.clone(),
+        End::Stopped => "it was stopped".into(),
+    }
+}
+
+/// The most telling line of a console: why the kernel panicked, otherwise what came last.
+fn last_words(console: &[String]) -> String {
+    let panic = console.iter().find_map(|line| line.find("Kernel panic").map(|at| &line[at..]));
+    match panic.or(console.last().map(String::as_str)) {
+        Some(line) => format!("; its console said: {line}"),
+        None => "; its console said nothing".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_guest_is_told_in_one_line_with_the_panic_if_there_was_one() {
+        let console =
+            ["[    1.0] Kernel panic - not syncing: no init", "[    1.1] Call Trace:"].map(String::from);
+        let text = Error::GuestDied { how: End::TripleFault, console: console.into() }.to_string();
+        assert!(
+            text.contains("triple fault") && text.ends_with("Kernel panic - not syncing: no init"),
+            "{text}"
+        );
+        assert!(!text.contains('\n'));
     }
 }

@@ -13,8 +13,11 @@ pub mod initramfs;
 pub mod kvm;
 pub mod loader;
 pub mod memory;
+pub mod sandbox;
 pub mod stats;
 pub mod vcpu;
 pub mod vm;
 
+pub use agent::{Exit, Stdio};
 pub use error::Error;
+pub use sandbox::{Accel, CreateOptions, Diagnostics, Kernel, RootDisk, Sandbox, create, create_with};

@@ -1,13 +1,15 @@
 //! A running machine: its threads, its end, and the handles by which it is stopped, paused and looked at.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvm_ioctls::VmFd;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::Error;
 use crate::arch::probe::Probe;
@@ -49,7 +51,11 @@ struct Ending {
     end: Mutex<Option<End>>,
     event: EventFd,
     controls: Vec<Arc<Control>>,
+    at_end: Mutex<Option<AtEnd>>,
 }
+
+/// What is done at a machine's end, by whichever thread notices it first.
+pub type AtEnd = Box<dyn FnOnce() + Send>;
 
 impl Ending {
     fn end(&self, end: End) {
@@ -59,6 +65,9 @@ impl Ending {
             // Readable from now on, for good: nobody reads it, so it only ever is polled.
             let _ = self.event.write(1);
             self.controls.iter().for_each(|control| control.stop());
+            if let Some(at_end) = self.at_end.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                at_end();
+            }
         }
     }
 }
@@ -72,16 +81,17 @@ pub(crate) struct Parts {
     pub(crate) devices: Option<RunningLoop>,
     pub(crate) console: Console,
     pub(crate) probe: Probe,
+    pub(crate) at_end: Option<AtEnd>,
 }
 
 impl Vm {
     /// Starts a thread for each vCPU.
     pub(crate) fn start(parts: Parts) -> Result<Self, Error> {
-        let Parts { vm, memory, vcpus, machine, devices, console, probe } = parts;
-        let event =
-            EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(Error::system("make the end's event"))?;
+        let Parts { vm, memory, vcpus, machine, devices, console, probe, at_end } = parts;
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(Error::system("make the end's event (eventfd)"))?;
         let controls: Vec<_> = vcpus.iter().map(|vcpu| vcpu.control.clone()).collect();
-        let ending = Arc::new(Ending { end: Mutex::new(None), event, controls: controls.clone() });
+        let ending = Arc::new(Ending { end: Mutex::new(None), event, controls, at_end: Mutex::new(at_end) });
         let mut this = Self {
             vcpus: Vec::new(),
             sampler: None,
@@ -130,8 +140,7 @@ impl Vm {
 
     /// A descriptor that becomes readable at the machine's end, and stays so.
     pub fn end_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the eventfd is open as long as `ending`, which self keeps.
-        unsafe { BorrowedFd::borrow_raw(self.ending.event.as_raw_fd()) }
+        self.ending.event.as_fd()
     }
 
     /// How the machine ended, if it did.
@@ -144,15 +153,31 @@ impl Vm {
     /// # Errors
     /// `poll(2)` failed.
     pub fn wait(&self) -> Result<End, Error> {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         loop {
-            if let Some(end) = self.end() {
+            if let Some(end) = self.wait_at_most(PollTimeout::NONE)? {
                 return Ok(end);
             }
-            match poll(&mut [PollFd::new(self.end_fd().as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(error) => return Err(Error::system("wait for the machine's end")(error)),
+        }
+    }
+
+    /// Waits for the machine's end until `deadline`.
+    ///
+    /// # Errors
+    /// `poll(2)` failed.
+    pub fn wait_until(&self, deadline: Instant) -> Result<Option<End>, Error> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let end = self.wait_at_most(PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))?;
+            if end.is_some() || left.is_zero() {
+                return Ok(end);
             }
+        }
+    }
+
+    fn wait_at_most(&self, timeout: PollTimeout) -> Result<Option<End>, Error> {
+        match poll(&mut [PollFd::new(self.end_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(self.end()),
+            Err(error) => Err(Error::system("wait for the machine's end (poll)")(error)),
         }
     }
 

@@ -1,0 +1,103 @@
+//! `lab-vm run`: a bundle's process in a guest, in the foreground.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use lab_clock::Mark;
+use microvm::devices::serial::Console;
+use microvm::{Accel, CreateOptions, Diagnostics, Error, Exit, Kernel, RootDisk, Sandbox, Stdio};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// Run the process of a bundle in a guest; its exit code becomes this command's
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The bundle: a folder with a config.json
+    #[arg(short, long, value_name = "FOLDER", default_value = ".")]
+    bundle: PathBuf,
+    /// The guest's kernel: a vmlinux or a bzImage
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+    /// A kernel module for the guest to load; may be given several times, in the order in which they are needed
+    #[arg(long = "module", value_name = "FILE")]
+    modules: Vec<PathBuf>,
+    /// The root file system as a disk; never written to
+    #[arg(long, value_name = "FILE")]
+    disk: PathBuf,
+    /// Its file system
+    #[arg(long, value_name = "TYPE", default_value = "erofs")]
+    fs_type: String,
+    /// Memory in MiB
+    #[arg(short, long, default_value_t = 128)]
+    memory: u32,
+    /// Number of vCPUs
+    #[arg(long, default_value_t = 1)]
+    cpus: u8,
+    /// The folder of run-time files
+    #[arg(long, value_name = "FOLDER", default_value = "/run/lab-vm")]
+    root: PathBuf,
+    /// The guest kernel's console on standard error
+    #[arg(long)]
+    console: bool,
+    #[command(flatten)]
+    look: super::Look,
+}
+
+/// Signals that go on to the workload.
+const FORWARDED: [Signal; 6] =
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    let timeline = super::timeline()?;
+    let symbols = args.look.symbols()?;
+    // Blocked before any thread is started, so that all threads have them blocked and only the descriptor gets them.
+    let signals: SigSet = FORWARDED.into_iter().collect();
+    signals.thread_block()?;
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+
+    let options = CreateOptions {
+        root: args.root,
+        id: format!("run-{}", std::process::id()),
+        bundle: args.bundle,
+        stdio: Stdio::Inherit,
+        disk: RootDisk { path: args.disk, fs_type: args.fs_type },
+        kernel: Kernel { image: args.kernel, modules: args.modules, release: String::new() },
+        memory_mib: args.memory,
+        vcpus: args.cpus,
+        accel: Accel::Kvm,
+        timeline: Some(timeline.clone()),
+    };
+    let diagnostics = Diagnostics {
+        console: Console::new(args.console.then(|| Box::new(io::stderr()) as _)),
+        command_line: args.look.append.clone(),
+        profile: symbols.is_some(),
+    };
+    let mut sandbox = microvm::create_with(options, diagnostics)?;
+    let result = sandbox.start().and_then(|()| wait(&mut sandbox, &signals));
+    timeline.mark(Mark::Exited);
+    args.look.print(sandbox.vm(), &timeline, symbols.as_deref());
+    sandbox.delete()?;
+    Ok(match result? {
+        Exit::Code(code) => ExitCode::from(code),
+        Exit::Signal(signal) => ExitCode::from(128u8.saturating_add(signal as u8)),
+    })
+}
+
+/// Waits for the workload, and passes signals on.
+fn wait(sandbox: &mut Sandbox, signals: &SignalFd) -> Result<Exit, Error> {
+    loop {
+        let mut fds = [sandbox.exit_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        // A failure can only be an interruption: both descriptors are good. Either way the loop looks again.
+        let _ = poll(&mut fds, PollTimeout::NONE);
+        if fds[0].any() == Some(true) {
+            return sandbox.wait();
+        }
+        while let Ok(Some(signal)) = signals.read_signal() {
+            sandbox.kill(signal.ssi_signo as i32)?;
+        }
+    }
+}

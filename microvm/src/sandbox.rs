@@ -1,0 +1,394 @@
+//! A bundle in a virtual machine: from "set up, not yet started" to "gone", with the life cycle of an OCI runtime.
+//!
+//! [`create`] boots a guest, waits until its PID 1 says that it is up, and sends it what the bundle describes;
+//! [`Sandbox::start`] lets the workload go. After that the caller waits on [`Sandbox::exit_fd`].
+
+use std::fs::{self, DirBuilder};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lab_clock::Timeline;
+use nix::sys::eventfd::EventFd;
+use oci_spec::runtime::{Process, Spec};
+
+use crate::Error;
+use crate::agent::{AgentError, Exit, ProcessId, RootDevice, Session, Stdio};
+use crate::boot::{self, Config};
+use crate::devices::serial::Console;
+use crate::devices::virtio::VirtioDevice;
+use crate::devices::virtio::blk::Block;
+use crate::devices::virtio::rng::Rng;
+use crate::initramfs::Initramfs;
+use crate::vm::Vm;
+
+/// The guest's PID 1 (microvm/guest/init), built by build.rs.
+static GUEST_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-init"));
+
+/// What the guest calls the first virtio-blk device.
+const ROOT_DEVICE: &str = "/dev/vda";
+
+/// How long a guest may take until its PID 1 answers: a stock kernel on a KVM that interprets it takes half a minute on a
+/// busy machine. A guest that ends earlier is noticed at once.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long [`Sandbox::delete`] waits for the guest's own power-off.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The image's root file system as a disk.
+#[derive(Clone, Debug)]
+pub struct RootDisk {
+    /// The disk's file; it is never written to.
+    pub path: PathBuf,
+    /// Its file system, as mount(2) names it, for example `erofs`.
+    pub fs_type: String,
+}
+
+/// The guest's kernel.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// A `vmlinux` or a `bzImage`.
+    pub image: PathBuf,
+    /// Modules that PID 1 loads, in this order: for kernels that have virtio or the root's file system as modules.
+    pub modules: Vec<PathBuf>,
+    /// Its release, as `uname -r` prints it: for messages.
+    pub release: String,
+}
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accel {
+    /// KVM where `/dev/kvm` can be used, otherwise QEMU.
+    #[default]
+    Auto,
+    /// KVM or an error.
+    Kvm,
+    /// QEMU's translator (TCG): anywhere, slowly.
+    Tcg,
+}
+
+/// What to create.
+#[derive(Debug)]
+pub struct CreateOptions {
+    /// The folder below which the sandbox keeps its run-time files.
+    pub root: PathBuf,
+    /// The sandbox's name, unique below `root`.
+    pub id: String,
+    /// The bundle: a folder with a `config.json`.
+    pub bundle: PathBuf,
+    /// The workload's standard streams.
+    pub stdio: Stdio,
+    /// The root file system.
+    pub disk: RootDisk,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// vCPUs.
+    pub vcpus: u8,
+    /// What runs it.
+    pub accel: Accel,
+    /// Where to mark the steps.
+    pub timeline: Option<Arc<Timeline>>,
+}
+
+/// For looking at a guest more closely than its owner needs to.
+#[derive(Default)]
+pub struct Diagnostics {
+    /// Where the kernel's console output goes, besides the tail that is always kept.
+    pub console: Console,
+    /// More words for the kernel command line.
+    pub command_line: Vec<String>,
+    /// Sample where the first vCPU is.
+    pub profile: bool,
+}
+
+/// A workload in a guest. Dropping it ends the guest and gives everything back.
+pub struct Sandbox {
+    // Dropped in this order: the conversation, the machine, the files.
+    session: Session,
+    vm: Vm,
+    spec: Spec,
+    exit: Arc<EventFd>,
+    _files: StateDir,
+}
+
+/// The sandbox's own process; [`Sandbox::exec`] numbers the others from 1.
+const FIRST: ProcessId = 0;
+
+/// Boots a guest and prepares the bundle's process in it.
+///
+/// # Errors
+/// The step that failed. Nothing is left behind.
+pub fn create(options: CreateOptions) -> Result<Sandbox, Error> {
+    create_with(options, Diagnostics::default())
+}
+
+/// As [`create`], with a closer look.
+///
+/// # Errors
+/// As [`create`].
+// ANCHOR: create
+pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<Sandbox, Error> {
+    if options.accel == Accel::Tcg {
+        return Err(Error::NoTcg);
+    }
+    let spec = load_spec(&options.bundle)?;
+    let process = spec.process().clone().ok_or_else(|| no_process(&options.bundle))?;
+    let files = StateDir::make(&options.root, &options.id)?;
+    let timeline = match options.timeline {
+        Some(timeline) => timeline,
+        None => Arc::new(Timeline::new().map_err(Error::system("make a timeline (mmap)"))?),
+    };
+
+    // The agent's channel: the VMM's end is a port of the virtio-console, the other end is ours.
+    let (host, port) =
+        UnixStream::pair().map_err(Error::system("make the channel to the guest (socketpair)"))?;
+    let hang_up = host.try_clone().map_err(Error::system("duplicate the channel to the guest (dup)"))?;
+    let vm = boot::boot(Config {
+        kernel: options.kernel.image,
+        kernel_cache: None,
+        initramfs: initramfs(&options.kernel.modules)?,
+        command_line: diagnostics.command_line,
+        memory_mib: options.memory_mib,
+        vcpus: options.vcpus,
+        devices: devices(&options.disk, port)?,
+        console: diagnostics.console,
+        pvh: false,
+        profile: diagnostics.profile,
+        timeline: timeline.clone(),
+        // The agent learns of the machine's end as of a peer that hung up. What is under way can still be read.
+        at_end: Some(Box::new(move || drop(hang_up.shutdown(Shutdown::Both)))),
+    })?;
+
+    let session = Session::new(OwnedFd::from(host), Some(timeline))?;
+    session.wait_ready(PATIENCE).map_err(|error| explain(error, &vm))?;
+    let root = RootDevice { device: ROOT_DEVICE, fs_type: &options.disk.fs_type };
+    session.set_up(&spec, &root).map_err(|error| explain(error, &vm))?;
+    let first = session.exec(&process, options.stdio).map_err(|error| explain(error, &vm))?;
+    debug_assert_eq!(first, FIRST);
+    let exit = session.exit_fd(first)?;
+    Ok(Sandbox { session, vm, spec, exit, _files: files })
+}
+// ANCHOR_END: create
+
+impl Sandbox {
+    /// Starts the workload: returns when its `execve(2)` has succeeded.
+    ///
+    /// # Errors
+    /// The command does not exist ([`Error::exit_code`] 127), cannot be executed (126), or anything else (125).
+    pub fn start(&mut self) -> Result<(), Error> {
+        self.session.start(FIRST).map_err(|error| explain(error, &self.vm))
+    }
+
+    /// Becomes readable when the workload has ended, or the guest has.
+    pub fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.exit.as_fd()
+    }
+
+    /// Waits for the workload's end.
+    ///
+    /// # Errors
+    /// [`Error::GuestDied`] where the guest ended before it.
+    pub fn wait(&mut self) -> Result<Exit, Error> {
+        self.wait_process(FIRST)
+    }
+
+    /// Sends the workload a signal. One that has ended gets none, and that is no error.
+    ///
+    /// # Errors
+    /// The guest is gone.
+    pub fn kill(&mut self, signal: i32) -> Result<(), Error> {
+        match self.session.try_wait(FIRST) {
+            Some(_) => Ok(()),
+            None => self.session.signal(FIRST, signal).map_err(|error| explain(error, &self.vm)),
+        }
+    }
+
+    /// Tells the workload's terminal its new size.
+    ///
+    /// # Errors
+    /// The guest is gone.
+    pub fn resize(&mut self, rows: u16, columns: u16) -> Result<(), Error> {
+        self.session.resize(FIRST, rows, columns).map_err(|error| explain(error, &self.vm))
+    }
+
+    /// Runs another process beside the workload. It is running when this returns.
+    ///
+    /// # Errors
+    /// As [`Sandbox::start`].
+    pub fn exec(&mut self, process: &Process, stdio: Stdio) -> Result<ProcessId, Error> {
+        let id = self.session.exec(process, stdio).map_err(|error| explain(error, &self.vm))?;
+        self.session.start(id).map_err(|error| explain(error, &self.vm))?;
+        Ok(id)
+    }
+
+    /// Waits for a process that [`Sandbox::exec`] started.
+    ///
+    /// # Errors
+    /// [`Error::GuestDied`] where the guest ended before it.
+    pub fn wait_process(&mut self, id: ProcessId) -> Result<Exit, Error> {
+        self.session.wait(id).map_err(|error| explain(error, &self.vm))
+    }
+
+    /// Holds the guest still: no vCPU enters it.
+    ///
+    /// # Errors
+    /// None yet.
+    pub fn pause(&mut self) -> Result<(), Error> {
+        self.vm.pause();
+        Ok(())
+    }
+
+    /// Lets the guest go on.
+    ///
+    /// # Errors
+    /// None yet.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        self.vm.resume();
+        Ok(())
+    }
+
+    /// The bundle's configuration.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The machine, to look at.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// Ends the guest, by its own power-off if it manages that soon, and gives everything back.
+    ///
+    /// # Errors
+    /// None yet: what the operating system holds for us goes with its handles.
+    pub fn delete(self) -> Result<(), Error> {
+        if self.session.power_off().is_ok() {
+            self.vm.resume();
+            let _ = self.vm.wait_until(Instant::now() + GRACE);
+        }
+        Ok(())
+    }
+}
+
+/// Where the guest ended, that is the reason; what the agent saw of it is only a consequence.
+fn explain(error: AgentError, vm: &Vm) -> Error {
+    match (&error, vm.end()) {
+        (AgentError::HungUp, Some(end)) => {
+            Error::GuestDied { how: end, console: vm.console().last_lines(LINES) }
+        }
+        (AgentError::Silent { seconds }, None) => {
+            Error::GuestSilent { seconds: *seconds, console: vm.console().last_lines(LINES) }
+        }
+        _ => error.into(),
+    }
+}
+
+/// Lines of the console that an error carries: a panic with its call trace.
+const LINES: usize = 40;
+
+fn load_spec(bundle: &Path) -> Result<Spec, Error> {
+    let path = bundle.join("config.json");
+    Spec::load(&path).map_err(|error| Error::Bundle { path, reason: error.to_string() })
+}
+
+fn no_process(bundle: &Path) -> Error {
+    Error::Bundle { path: bundle.join("config.json"), reason: "process: there is none to run".into() }
+}
+
+fn initramfs(modules: &[PathBuf]) -> Result<Initramfs, Error> {
+    let mut initramfs = Initramfs::new();
+    initramfs.add_executable("init", GUEST_INIT);
+    if !modules.is_empty() {
+        initramfs.add_directory("modules");
+    }
+    for (number, path) in modules.iter().enumerate() {
+        // PID 1 loads them in the order of their names.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        initramfs.add_file(&format!("modules/{number:02}-{name}"), false, path)?;
+    }
+    Ok(initramfs)
+}
+
+/// The guest's devices: its root, the channel to us, and entropy.
+fn devices(disk: &RootDisk, port: UnixStream) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
+    use crate::devices::virtio::console::Console;
+    let channel = Console::new(port, None).map_err(Error::system("set up the channel to the guest"))?;
+    Ok(vec![Box::new(Block::open(&disk.path, true, "root")?), Box::new(channel), Box::new(Rng)])
+}
+
+/// The sandbox's folder. It makes the id unique, and holds what has a name while the guest runs.
+#[derive(Debug)]
+struct StateDir {
+    path: PathBuf,
+}
+
+impl StateDir {
+    fn make(root: &Path, id: &str) -> Result<Self, Error> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-+.".contains(c);
+        if id.is_empty() || id.starts_with('.') || !id.chars().all(plain) {
+            return Err(Error::BadId { id: id.into() });
+        }
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(Error::file("make the folder", root))?;
+        let path = root.join(id);
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(Error::file("make the sandbox's folder", &path))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_has_a_folder_of_its_own_and_takes_it_along() {
+        let root = tempfile::tempdir().unwrap();
+        let first = StateDir::make(root.path(), "one").unwrap();
+        assert!(StateDir::make(root.path(), "one").is_err());
+        drop(first);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_id_that_could_leave_the_root_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        for id in ["", "..", "a/b", "/etc", ".hidden", "a\nb"] {
+            assert!(matches!(StateDir::make(root.path(), id), Err(Error::BadId { .. })), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn modules_are_numbered_in_their_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let modules = ["b.ko", "a.ko"].map(|name| folder.path().join(name));
+        for module in &modules {
+            fs::write(module, "module").unwrap();
+        }
+        let text = format!("{:?}", initramfs(&modules).unwrap());
+        assert!(text.contains("modules/00-b.ko") && text.contains("modules/01-a.ko"));
+    }
+
+    #[test]
+    fn a_bundle_without_a_configuration_is_an_error_that_names_it() {
+        let error = load_spec(Path::new("/nowhere")).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/config.json"), "{error}");
+    }
+}
