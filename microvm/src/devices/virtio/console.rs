@@ -1,12 +1,12 @@
 //! virtio-console: named byte streams between guest and host (virtio 1.2, section 5.3).
 //!
-//! Each port is one stream socket on the host's side. The agent's port is how the guest's PID 1 talks to us; a second
-//! one may be the guest kernel's console (`console=hvc0`).
+//! Each port is one stream socket on the host's side. As in QEMU, port 0 is left to the guest kernel's console
+//! (`console=hvc0`), where one is wanted, and port 1 is how the guest's PID 1 talks to us: a guest finds both VMMs alike.
 //!
 //! ```text
-//!   queue 0, 1   port 0: to the guest, from the guest
+//!   queue 0, 1   port 0, console: to the guest, from the guest
 //!   queue 2, 3   control messages: to the guest, from the guest
-//!   queue 4, 5   port 1, …                                         (section 5.3.2)
+//!   queue 4, 5   port 1, agent:   to the guest, from the guest      (section 5.3.2)
 //! ```
 //!
 //! **Back-pressure.** The device stores no data. Without a buffer from the guest it does not read the socket, so the
@@ -34,6 +34,11 @@ const CONTROL_QUEUE: u16 = 8;
 /// Control messages that wait for a buffer. A driver that asks and asks but gives none is broken.
 const MOST_PENDING: usize = 64;
 
+/// Descriptors in the queues of a port that is not there. The driver makes its queues all the same.
+const NO_PORT_QUEUE: u16 = 2;
+
+const CONSOLE: usize = 0;
+const AGENT: usize = 1;
 const CONTROL_TO_GUEST: usize = 2;
 const CONTROL_FROM_GUEST: usize = 3;
 
@@ -64,8 +69,9 @@ struct Port {
 /// The device.
 #[derive(Debug)]
 pub struct Console {
-    ports: Vec<Port>,
-    queue_sizes: Vec<u16>,
+    /// By their numbers.
+    ports: [Option<Port>; 2],
+    queue_sizes: [u16; 6],
     config: [u8; 12],
     /// Control messages for the guest, in order.
     pending: VecDeque<Vec<u8>>,
@@ -77,17 +83,10 @@ impl Console {
     /// # Errors
     /// Where a socket cannot be made non-blocking.
     pub fn new(agent: UnixStream, console: Option<UnixStream>) -> io::Result<Self> {
-        let mut ports = vec![Port::new(guest_wire::PORT_NAME, false, agent)?];
-        if let Some(socket) = console {
-            ports.push(Port::new("lab.console", true, socket)?);
-        }
-        let mut queue_sizes = Vec::new();
-        for number in 0..ports.len() {
-            queue_sizes.extend([PORT_QUEUE, PORT_QUEUE]);
-            if number == 0 {
-                queue_sizes.extend([CONTROL_QUEUE, CONTROL_QUEUE]);
-            }
-        }
+        let console = console.map(|socket| Port::new("lab.console", true, socket)).transpose()?;
+        let port_0 = if console.is_some() { PORT_QUEUE } else { NO_PORT_QUEUE };
+        let ports = [console, Some(Port::new(guest_wire::PORT_NAME, false, agent)?)];
+        let queue_sizes = [port_0, port_0, CONTROL_QUEUE, CONTROL_QUEUE, PORT_QUEUE, PORT_QUEUE];
         // struct virtio_console_config: cols, rows (unused without F_SIZE), max_nr_ports, emerg_wr.
         let mut config = [0; 12];
         config[4..8].copy_from_slice(&(ports.len() as u32).to_le_bytes());
@@ -107,10 +106,12 @@ impl Console {
             if pending.len() > MOST_PENDING {
                 return Err(Fault::Driver("the console's control messages are not fetched"));
             }
-            let port = ports.get_mut(id as usize);
+            let port = ports.get_mut(id as usize).and_then(Option::as_mut);
             match (event, port) {
                 (control::DEVICE_READY, _) if value == 1 => {
-                    pending.extend((0..ports.len() as u32).map(|id| message(id, control::DEVICE_ADD, 1, "")));
+                    // The agent's first: its user waits for it.
+                    let there = [AGENT, CONSOLE].into_iter().filter(|&number| ports[number].is_some());
+                    pending.extend(there.map(|number| message(number as u32, control::DEVICE_ADD, 1, "")));
                 }
                 (control::PORT_READY, Some(port)) if value == 1 => {
                     if port.is_console {
@@ -151,7 +152,7 @@ impl Console {
 
     /// Moves bytes from the socket to the guest, until either has no more to give.
     fn deliver(&mut self, number: usize, queues: &mut [Virtqueue]) -> Result<(), Fault> {
-        let port = &mut self.ports[number];
+        let Some(port) = self.ports.get_mut(number).and_then(Option::as_mut) else { return Ok(()) };
         let queue = &mut queues[first_queue(number)];
         let mut budget = PORT_QUEUE;
         while port.open_in_guest && !port.hung_up {
@@ -182,7 +183,7 @@ impl Console {
 
     /// Moves what the guest wrote to the socket, as far as it takes it.
     fn collect(&mut self, number: usize, queues: &mut [Virtqueue]) -> Result<(), Fault> {
-        let port = &mut self.ports[number];
+        let Some(port) = self.ports.get_mut(number).and_then(Option::as_mut) else { return Ok(()) };
         let queue = &mut queues[first_queue(number) + 1];
         let mut budget = PORT_QUEUE;
         loop {
@@ -245,7 +246,7 @@ impl VirtioDevice for Console {
     }
 
     fn descriptors(&self) -> Vec<RawFd> {
-        self.ports.iter().map(|port| port.socket.as_raw_fd()).collect()
+        self.ports.iter().flatten().map(|port| port.socket.as_raw_fd()).collect()
     }
 
     fn process(&mut self, event: Event, queues: &mut [Virtqueue]) -> Result<(), Fault> {
@@ -256,7 +257,9 @@ impl VirtioDevice for Console {
                 let number = if queue < CONTROL_TO_GUEST { 0 } else { queue / 2 - 1 };
                 if queue % 2 == 0 { self.deliver(number, queues) } else { self.collect(number, queues) }
             }
-            Event::Descriptor(number) => {
+            Event::Descriptor(place) => {
+                // Without a console the agent's socket is the only one.
+                let number = if self.ports[CONSOLE].is_some() { place } else { AGENT };
                 self.collect(number, queues)?;
                 self.deliver(number, queues)
             }
@@ -265,7 +268,7 @@ impl VirtioDevice for Console {
 
     fn reset(&mut self) {
         self.pending.clear();
-        for port in &mut self.ports {
+        for port in self.ports.iter_mut().flatten() {
             port.open_in_guest = false;
             port.sending = None;
         }
@@ -325,12 +328,12 @@ mod tests {
     /// As Linux does it: both ports are found, and the agent's is opened.
     fn open_agent_port(driver: &mut Driver) {
         say(driver, 0, control::DEVICE_READY, 1);
-        assert_eq!(hear(driver), message(0, control::DEVICE_ADD, 1, ""));
         assert_eq!(hear(driver), message(1, control::DEVICE_ADD, 1, ""));
-        say(driver, 0, control::PORT_READY, 1);
-        assert_eq!(hear(driver), message(0, control::PORT_NAME, 1, "lab.agent"));
-        assert_eq!(hear(driver), message(0, control::PORT_OPEN, 1, ""));
-        say(driver, 0, control::PORT_OPEN, 1);
+        assert_eq!(hear(driver), message(0, control::DEVICE_ADD, 1, ""));
+        say(driver, 1, control::PORT_READY, 1);
+        assert_eq!(hear(driver), message(1, control::PORT_NAME, 1, "lab.agent"));
+        assert_eq!(hear(driver), message(1, control::PORT_OPEN, 1, ""));
+        say(driver, 1, control::PORT_OPEN, 1);
     }
 
     #[test]
@@ -338,38 +341,38 @@ mod tests {
         let (mut driver, _agent, _console) = console();
         assert_eq!(driver.read_config::<4>(4), 2u32.to_le_bytes());
         open_agent_port(&mut driver);
-        say(&mut driver, 1, control::PORT_READY, 1);
-        assert_eq!(hear(&mut driver), message(1, control::CONSOLE_PORT, 1, ""));
+        say(&mut driver, 0, control::PORT_READY, 1);
+        assert_eq!(hear(&mut driver), message(0, control::CONSOLE_PORT, 1, ""));
     }
 
     #[test]
     fn bytes_go_both_ways() {
         let (mut driver, mut agent, mut console) = console();
         open_agent_port(&mut driver);
-        driver.add(1, &[Buffer::Read(b"from "), Buffer::Read(b"guest")]);
-        driver.add(5, &[Buffer::Read(b"dmesg")]);
+        driver.add(5, &[Buffer::Read(b"from "), Buffer::Read(b"guest")]);
+        driver.add(1, &[Buffer::Read(b"dmesg")]);
         driver.settle();
         let mut bytes = [0; 16];
         assert_eq!(agent.read(&mut bytes).unwrap(), 10);
         assert_eq!(&bytes[..10], b"from guest");
         assert_eq!(console.read(&mut bytes).unwrap(), 5);
 
-        let buffer = driver.add(0, &[Buffer::Write(16)]);
+        let buffer = driver.add(4, &[Buffer::Write(16)]);
         agent.write_all(b"from host").unwrap();
         driver.settle();
-        assert_eq!(driver.take_used(0).unwrap().1, 9);
+        assert_eq!(driver.take_used(4).unwrap().1, 9);
         assert_eq!(&driver.bytes(&buffer)[..9], b"from host");
     }
 
     #[test]
     fn nothing_is_sent_to_a_port_that_the_guest_has_not_opened() {
         let (mut driver, mut agent, _console) = console();
-        driver.add(0, &[Buffer::Write(16)]);
+        driver.add(4, &[Buffer::Write(16)]);
         agent.write_all(b"early").unwrap();
         driver.settle();
-        assert_eq!(driver.take_used(0), None);
+        assert_eq!(driver.take_used(4), None);
         open_agent_port(&mut driver);
-        assert_eq!(driver.take_used(0).unwrap().1, 5);
+        assert_eq!(driver.take_used(4).unwrap().1, 5);
     }
 
     #[test]
@@ -379,10 +382,10 @@ mod tests {
         while agent.write(&[7; 4096]).is_ok() {
             driver.settle();
         }
-        driver.add(0, &[Buffer::Write(4096)]);
+        driver.add(4, &[Buffer::Write(4096)]);
         driver.settle();
-        assert_eq!(driver.take_used(0).unwrap().1, 4096);
-        assert_eq!(driver.take_used(0), None);
+        assert_eq!(driver.take_used(4).unwrap().1, 4096);
+        assert_eq!(driver.take_used(4), None);
     }
 
     #[test]
@@ -391,7 +394,7 @@ mod tests {
         open_agent_port(&mut driver);
         let chunk = vec![7; 64 * 1024];
         let mut given = chunk.len();
-        while driver.request(1, &[Buffer::Read(&chunk)]).is_some() {
+        while driver.request(5, &[Buffer::Read(&chunk)]).is_some() {
             given += chunk.len();
             assert!(given < 64 << 20, "the socket never fills up");
         }
@@ -401,7 +404,7 @@ mod tests {
             driver.settle();
         }
         assert_eq!(got, given);
-        assert!(driver.take_used(1).is_some(), "the buffer that waited is given back");
+        assert!(driver.take_used(5).is_some(), "the buffer that waited is given back");
     }
 
     #[test]
@@ -409,12 +412,12 @@ mod tests {
         let (mut driver, agent, _console) = console();
         open_agent_port(&mut driver);
         drop(agent);
-        driver.add(0, &[Buffer::Write(16)]);
+        driver.add(4, &[Buffer::Write(16)]);
         driver.settle();
-        assert_eq!(hear(&mut driver), message(0, control::PORT_OPEN, 0, ""));
-        driver.add(1, &[Buffer::Read(b"anybody?")]);
+        assert_eq!(hear(&mut driver), message(1, control::PORT_OPEN, 0, ""));
+        driver.add(5, &[Buffer::Read(b"anybody?")]);
         driver.settle();
-        assert!(driver.take_used(1).is_some());
+        assert!(driver.take_used(5).is_some());
         assert!(!driver.needs_reset());
     }
 
