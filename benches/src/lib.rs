@@ -1,1 +1,13 @@
-//! Benches of both walls, and the peers they are set beside.
+//! Benches of both walls beside their peers: the same work, in one run, on one machine.
+//!
+//! A time alone says little: machines differ, and one machine differs from minute to minute. So every bench here runs its
+//! contenders *interleaved* in one session and prints ratios of medians with their 95 % intervals; absolute times stand
+//! beside them to be read, not compared. Nothing is asserted about a time: a bench is read by a person.
+//!
+//! - [`race`]: whole processes, from spawn to exit, in random order.
+//! - [`programs`]: where the lab's own programs and its peers are, and the same bundle for each.
+//!
+//! `cargo bench -p benches --bench walls` is the first to run: both walls' speed and size beside crun and runc.
+
+pub mod programs;
+pub mod race;
