@@ -1,11 +1,162 @@
-//! `lab image`: load, list and remove images.
+//! `lab image`: load, inspect, name and remove images.
 
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Work with images: load, list, inspect, remove.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+use lab::image::{Image, Loaded, Reference, Store};
+use serde_json::{Value, json};
 
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`lab image` is not built yet");
+use super::progress::Bars;
+use super::style::print_error;
+
+/// Work with images: load, list, inspect, name, remove.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  docker save busybox | lab image load -      an image of docker's, through a pipe
+  lab image load app.tar.zst --tag app:1      an OCI layout in a compressed tar, under a name of your choice
+  lab image inspect lab                       what an image says about itself, as JSON")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Load an OCI layout (a folder or a tar) or what `docker save` writes; tars may be compressed.
+    Load {
+        /// The file or folder; - is standard input.
+        file: PathBuf,
+        /// Give the image this name as well.
+        #[arg(short, long, value_name = "NAME")]
+        tag: Option<Reference>,
+    },
+    /// List the images at hand.
+    #[command(visible_alias = "list")]
+    Ls(super::images::Args),
+    /// Print what images say about themselves, as JSON.
+    Inspect {
+        /// Names or ids.
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Give an image a further name.
+    Tag {
+        /// The image's name or id.
+        image: String,
+        /// The new name.
+        name: Reference,
+    },
+    /// Remove names of images, and images without a name.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Names or ids.
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// Also where it has several names or a sandbox uses it (which keeps its files until it ends).
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Command::Ls(args) = args.command {
+        return super::images::run(args);
+    }
+    let store = Store::open_default()?;
+    match args.command {
+        Command::Load { file, tag } => load(&store, &file, tag.as_ref()),
+        Command::Inspect { images } => inspect(&store, &images),
+        Command::Tag { image, name } => {
+            store.tag(&store.resolve(&image)?, &name)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Rm { images, force } => Ok(remove(&store, &images, force)),
+        Command::Ls(_) => unreachable!("listed above"),
+    }
+}
+
+fn load(store: &Store, file: &Path, tag: Option<&Reference>) -> anyhow::Result<ExitCode> {
+    let progress = Bars::default();
+    let mut loaded = if file == Path::new("-") {
+        store.load_from(std::io::stdin(), "standard input", &progress)?
+    } else {
+        store.load(file, &progress)?
+    };
+    if let Some(tag) = tag {
+        let id = loaded[0].id;
+        anyhow::ensure!(
+            loaded.iter().all(|other| other.id == id),
+            "{} has several images, so which is to be {}? They are loaded; name one by `lab image tag`",
+            file.display(),
+            tag.familiar()
+        );
+        store.tag(&store.resolve(&id.to_string())?, tag)?;
+        loaded.retain(|loaded| loaded.name.is_some());
+        loaded.push(Loaded { name: Some(tag.clone()), id });
+    }
+    let lines = loaded.iter().map(|Loaded { name, id }| match name {
+        // Docker's wording, which scripts read.
+        Some(name) => format!("Loaded image: {}\n", name.familiar()),
+        None => format!("Loaded image ID: {id}\n"),
+    });
+    super::print(&lines.collect::<String>())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(store: &Store, names: &[String]) -> anyhow::Result<ExitCode> {
+    let mut described = Vec::with_capacity(names.len());
+    for name in names {
+        described.push(describe(store, &store.resolve(name)?)?);
+    }
+    super::print(&format!("{}\n", serde_json::to_string_pretty(&described)?))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The fields of `docker image inspect` that an image has.
+fn describe(store: &Store, image: &Image) -> anyhow::Result<Value> {
+    let names: Vec<String> = store
+        .list()?
+        .into_iter()
+        .filter(|other| other.manifest == image.manifest())
+        .filter_map(|other| Some(other.name?.familiar()))
+        .collect();
+    // As it came, so that nothing is lost that only docker knows.
+    let raw: Value = serde_json::from_slice(image.raw_config())?;
+    let field = |name: &str| raw.get(name).cloned().unwrap_or(Value::Null);
+    let layers: Vec<_> = image.layers().iter().map(|layer| layer.diff_id).collect();
+    Ok(json!({
+        "Id": image.id(),
+        "RepoTags": names,
+        "Digest": image.manifest(),
+        "Created": field("created"),
+        "Author": field("author"),
+        "Architecture": field("architecture"),
+        "Os": field("os"),
+        "Size": image.size(),
+        "Config": field("config"),
+        "RootFS": {"Type": "layers", "Layers": layers},
+    }))
+}
+
+/// Removes what can be removed; each failure is one line, and the exit code tells that there was one.
+fn remove(store: &Store, names: &[String], force: bool) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for name in names {
+        let result = store.remove(name, force).map_err(anyhow::Error::from).and_then(|removed| {
+            let mut text = String::new();
+            for name in &removed.untagged {
+                let _ = writeln!(text, "Untagged: {}", name.familiar());
+            }
+            if let Some(deleted) = removed.deleted {
+                let _ = writeln!(text, "Deleted: {deleted}");
+            }
+            Ok(super::print(&text)?)
+        });
+        if let Err(error) = result {
+            print_error(&super::one_line(&error));
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
 }

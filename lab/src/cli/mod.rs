@@ -16,6 +16,7 @@ mod doctor;
 mod image;
 mod images;
 mod kernel;
+mod progress;
 mod rig;
 mod run;
 mod style;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   OCI layout, docker save ──► load ──► Store: blobs by digest, names ──► resolve ──► Image
-//!   lab's own programs ──► embedded ───────┘                                             │
+//!                                                                                        │
 //!                                                      ┌─────────────────────────────────┤
 //!                                            layer_dirs (unpack)                  root_disk (disk)
 //!                                            overlay's lower directories          one EROFS file

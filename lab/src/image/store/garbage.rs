@@ -21,7 +21,7 @@ use crate::image::{disk, unpack};
 pub struct Removed {
     /// The names that are gone.
     pub untagged: Vec<Reference>,
-    /// The image whose last name that was; its content goes as soon as nobody uses it.
+    /// The id of the image whose last name that was; its content goes as soon as nobody uses it.
     pub deleted: Option<Digest>,
 }
 
@@ -35,6 +35,8 @@ impl Store {
         let found = self.find(asked)?;
         let by_name = asked.parse::<Reference>().ok().filter(|name| Some(name) == name_of(&found).as_ref());
         let digest = Digest::try_from(found.digest())?;
+        // A damaged image can be removed, too.
+        let id = self.id_of(&found).unwrap_or(digest);
         let removed = self.change_index(|descriptors| {
             let same = |other: &Descriptor| other.digest() == found.digest();
             let goes = |other: &Descriptor| same(other) && (by_name.is_none() || name_of(other) == by_name);
@@ -48,7 +50,7 @@ impl Store {
             if last && !force && self.is_used(digest) {
                 return Err(Error::InUse { image: asked.to_owned() });
             }
-            let mut removed = Removed { deleted: last.then_some(digest), ..Removed::default() };
+            let mut removed = Removed { deleted: last.then_some(id), ..Removed::default() };
             descriptors.retain(|other| {
                 if goes(other) {
                     removed.untagged.extend(name_of(other));

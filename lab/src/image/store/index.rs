@@ -22,7 +22,7 @@ pub(crate) const ANNOTATION_EMBEDDED: &str = "lab.embedded";
 const SHORTEST_ID: usize = 4;
 
 /// The name of a descriptor in our index.
-pub(super) fn name_of(descriptor: &Descriptor) -> Option<Reference> {
+pub(crate) fn name_of(descriptor: &Descriptor) -> Option<Reference> {
     annotation(descriptor, ANNOTATION_REF_NAME)?.parse().ok()
 }
 
@@ -145,7 +145,7 @@ impl Store {
         }
     }
 
-    fn id_of(&self, descriptor: &Descriptor) -> Result<Digest> {
+    pub(super) fn id_of(&self, descriptor: &Descriptor) -> Result<Digest> {
         let digest = Digest::try_from(descriptor.digest())?;
         let manifest: ImageManifest = serde_json::from_slice(&self.read_json(digest, "its manifest")?)
             .map_err(|error| Error::malformed(format!("manifest {digest}"), error))?;

@@ -42,6 +42,7 @@ use super::reference::Reference;
 pub(crate) use blob::LARGEST_JSON;
 pub use garbage::Removed;
 pub(crate) use index::annotation;
+use index::name_of;
 
 /// Images by name and by content.
 #[derive(Clone, Debug)]
@@ -161,7 +162,7 @@ impl Store {
             return Ok(None);
         }
         let manifest = self.read_json(digest, "its manifest")?;
-        let image = self.assemble(digest, &manifest, index::name_of(descriptor), lease)?;
+        let image = self.assemble(digest, &manifest, name_of(descriptor), lease)?;
         Ok(Some(image))
     }
 
