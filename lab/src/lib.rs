@@ -18,6 +18,7 @@
 //! The library never prints and never ends the process; that is the binary's part. Its errors say what was being done,
 //! to which object, and what would help.
 
+pub mod engine;
 pub mod image;
 pub mod kernel;
 pub mod measure;

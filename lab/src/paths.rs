@@ -68,7 +68,7 @@ impl Environment {
         // encounters a relative path ... it should consider the path invalid and ignore it."
         let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         Self {
-            root: nix::unistd::geteuid().is_root(),
+            root: rustix::process::geteuid().is_root(),
             // LAB_HOME is ours: a relative one is meant from where the command was given.
             lab_home: env::var_os("LAB_HOME")
                 .filter(|path| !path.is_empty())

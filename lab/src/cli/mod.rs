@@ -55,7 +55,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Args),
+    Run(Box<run::Args>),
     Compare(compare::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
@@ -81,7 +81,7 @@ pub fn main(started: Nanos) -> ExitCode {
 
 fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run(args) => run::run(args, started),
+        Command::Run(args) => run::run(*args, started),
         Command::Compare(args) => compare::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),

@@ -1,13 +1,224 @@
-//! `lab run`: one command in a sandbox, behind the wall of choice.
+//! `lab run`: one command in a sandbox, behind the wall of choice. The flags are docker's where docker has them.
 
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use lab_clock::Nanos;
+use anyhow::Context as _;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use lab::engine::limits::{self, Limits, MilliCpus};
+use lab::engine::{self, Accelerator, Request, Runtime, process};
+use lab_clock::{Mark, Nanos, Timeline};
 
 /// Run a command in a new sandbox: a container, or a virtual machine with its own kernel.
+///
+/// The exit code is the command's own; 128 and the signal's number where a signal ended it; 127 where the command does not
+/// exist, 126 where it cannot be executed, 125 where the lab itself failed. State is removed at the end in any case.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(
+    override_usage = "lab run [OPTIONS] IMAGE [COMMAND] [ARG...]",
+    after_help = "Examples:
+  lab run lab hello                              the default image's hello, as a container
+  lab run --runtime vm lab hello                 the same in a virtual machine
+  lab run -it lab sh                             a shell with a terminal
+  echo 1 2 3 | lab run -i lab cat                standard input needs -i
+  lab run -e NAME=eva -w /tmp -u 1000 lab env    environment, directory, user
+  lab run -m 64m --cpus 0.5 lab memory           within limits"
+)]
+pub struct Args {
+    /// The image, then the command and its arguments; without a command, the image's own
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    image_and_command: Vec<String>,
 
-pub fn run(_args: Args, _started: Nanos) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`lab run` is not built yet");
+    /// Which wall the command runs behind
+    #[arg(long, default_value = "container", value_name = "WALL", value_parser = runtime_parser())]
+    runtime: Runtime,
+
+    /// Connect standard input; without it the command reads from /dev/null
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Set an environment variable; NAME alone passes on the caller's
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Set the environment variables that a file lists, one a line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Start in this directory
+    #[arg(short, long, value_name = "PATH")]
+    workdir: Option<String>,
+    /// Run as this user, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Replace the image's entry point
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Name the sandbox
+    #[arg(long)]
+    name: Option<String>,
+    /// Host name inside; by default the first 12 digits of the sandbox's id
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Make the root file system read-only
+    #[arg(long)]
+    read_only: bool,
+    /// Remove the sandbox at the end; always done so far, as nothing could use a stopped one yet
+    #[arg(long)]
+    rm: bool,
+
+    /// Limit memory; for a virtual machine, its whole memory [default there: 128m]
+    #[arg(short, long, value_name = "SIZE", value_parser = limits::parse_size, help_heading = "Limits")]
+    memory: Option<u64>,
+    /// Limit memory and swap together; -1 for no limit
+    #[arg(long, value_name = "SIZE", value_parser = limits::parse_swap, allow_hyphen_values = true, help_heading = "Limits")]
+    memory_swap: Option<i64>,
+    /// Limit processor time to so many CPUs
+    #[arg(long, value_name = "NUMBER", value_parser = limits::parse_cpus, help_heading = "Limits")]
+    cpus: Option<MilliCpus>,
+    /// Limit processes and threads; -1 for no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, help_heading = "Limits")]
+    pids_limit: Option<i64>,
+
+    /// Boot this guest kernel, one that `lab kernel list` shows
+    #[arg(long, value_name = "NAME", help_heading = "Virtual machine")]
+    kernel: Option<String>,
+    /// Run the machine's processor by KVM, or by QEMU's emulation
+    #[arg(long, default_value = "auto", value_parser = accelerator_parser(), help_heading = "Virtual machine")]
+    accel: Accelerator,
+
+    /// Say nothing but what the command says
+    #[arg(short, long)]
+    quiet: bool,
+    /// Write the moments of the run to this open file as one JSON object: names and nanoseconds of CLOCK_MONOTONIC
+    #[arg(long, value_name = "FD", help_heading = "Measuring")]
+    marks: Option<u32>,
+
+    /// Network of the sandbox; only its own loopback so far
+    #[arg(long, default_value = "none", value_parser = ["none"])]
+    network: String,
+    #[command(flatten)]
+    later: Later,
+}
+
+/// Flags of docker's that are understood, so that the answer is not "unexpected argument", but not built yet.
+#[derive(Debug, clap::Args)]
+struct Later {
+    #[arg(short, long, hide = true)]
+    detach: bool,
+    #[arg(short, long, hide = true)]
+    volume: Vec<String>,
+    #[arg(short, long, hide = true)]
+    publish: Vec<String>,
+    #[arg(long, hide = true)]
+    init: bool,
+}
+
+fn runtime_parser() -> impl TypedValueParser<Value = Runtime> {
+    PossibleValuesParser::new(Runtime::ALL.map(Runtime::name))
+        .map(|name| Runtime::ALL.into_iter().find(|runtime| runtime.name() == name).unwrap_or_default())
+}
+
+fn accelerator_parser() -> impl TypedValueParser<Value = Accelerator> {
+    PossibleValuesParser::new(["auto", "kvm", "tcg"]).map(|name| match name.as_str() {
+        "kvm" => Accelerator::Kvm,
+        "tcg" => Accelerator::Tcg,
+        _ => Accelerator::Auto,
+    })
+}
+
+pub fn run(args: Args, started: Nanos) -> anyhow::Result<ExitCode> {
+    let marks = args.marks;
+    let timeline = marks.map(|_| Timeline::new().map(Arc::new)).transpose().context("make a timeline")?;
+    if let Some(timeline) = &timeline {
+        timeline.mark_at(Mark::Started, started);
+    }
+    let result = request(args).and_then(|request| Ok(engine::run(&request, timeline.as_ref(), &())?));
+    if let (Some(fd), Some(timeline)) = (marks, &timeline) {
+        write_marks(fd, timeline)?;
+    }
+    match result {
+        Ok(exit) => Ok(ExitCode::from(exit.code())),
+        Err(error) => {
+            super::style::print_error(&super::one_line(&error));
+            Ok(ExitCode::from(
+                error.downcast_ref::<engine::Error>().map_or(super::USAGE, engine::Error::exit_code),
+            ))
+        }
+    }
+}
+
+fn request(args: Args) -> anyhow::Result<Request> {
+    args.later.refuse()?;
+    let environment = environment(&args)?;
+    let mut words = args.image_and_command.into_iter();
+    Ok(Request {
+        image: words.next().unwrap_or_default(),
+        command: words.collect(),
+        entrypoint: args.entrypoint,
+        runtime: args.runtime,
+        environment,
+        workdir: args.workdir,
+        user: args.user,
+        limits: Limits {
+            memory: args.memory.filter(|&memory| memory != 0),
+            memory_swap: args.memory_swap,
+            cpus: args.cpus,
+            pids: args.pids_limit,
+        },
+        interactive: args.interactive,
+        terminal: args.tty,
+        name: args.name,
+        hostname: args.hostname,
+        read_only: args.read_only,
+        kernel: args.kernel,
+        accelerator: args.accel,
+        quiet: args.quiet,
+    })
+}
+
+/// Files first, flags after, so that a flag overrides a file, as docker has it.
+fn environment(args: &Args) -> anyhow::Result<Vec<String>> {
+    let own = |name: &str| std::env::var(name).ok();
+    let mut environment = Vec::new();
+    for path in &args.env_file {
+        let text = fs::read_to_string(path)
+            .map_err(|source| engine::Error::EnvironmentFile { path: path.clone(), source })?;
+        environment.extend(process::variables_of_file(&text, own)?);
+    }
+    for text in &args.env {
+        environment.push(process::variable(text, own)?);
+    }
+    Ok(environment)
+}
+
+impl Later {
+    fn refuse(&self) -> anyhow::Result<()> {
+        let asked = [
+            ("--detach", self.detach),
+            ("--volume", !self.volume.is_empty()),
+            ("--publish", !self.publish.is_empty()),
+            ("--init", self.init),
+        ];
+        match asked.into_iter().find(|&(_, given)| given) {
+            Some((flag, _)) => anyhow::bail!("{flag} is not built yet; leave it out"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Writes the timeline to a file that whoever started this process opened for it.
+fn write_marks(fd: u32, timeline: &Timeline) -> anyhow::Result<()> {
+    let marks: serde_json::Map<_, _> =
+        timeline.marks().into_iter().map(|(mark, at)| (mark.name().to_owned(), at.into())).collect();
+    let text = serde_json::to_string(&marks)?;
+    // By its name below /proc rather than by its number: a number alone is no proof that the file is open.
+    let mut file =
+        OpenOptions::new().append(true).open(format!("/proc/self/fd/{fd}")).with_context(|| {
+            format!("--marks {fd}: open that file for writing first, such as `{fd}>marks.json`")
+        })?;
+    writeln!(file, "{text}").with_context(|| format!("write the marks to file {fd}"))
 }

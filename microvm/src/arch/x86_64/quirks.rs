@@ -49,11 +49,6 @@ impl Quirks {
             "noxsave",
             "nopcid",
             "clearcpuid=308,295,151,141",
-            // The lean kernel's own: a system call arrives as a page fault (microvm/guest/kernel/patches/0002).
-            "syscall_fault",
-            // Neither patch thousands of lock prefixes away nor split the kernel's pages to write-protect some of them.
-            "noreplace-smp",
-            "rodata=off",
             // Each mitigation is instructions on every entry to the kernel; what they protect from needs a CPU to run on.
             "mitigations=off",
             // Do not watch the TSC with another clock: reading the timer is an exit.

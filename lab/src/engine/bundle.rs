@@ -1,0 +1,200 @@
+//! The bundle: what both walls are given. A directory with a `config.json` (OCI runtime specification) that says which
+//! process to run, as whom, with which environment, mounts, limits and rights.
+
+use std::fs::{DirBuilder, File};
+use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+use oci_spec::image::{Config, ImageConfiguration};
+use oci_spec::runtime::{
+    LinuxBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources,
+    LinuxResourcesBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+
+use super::error::Context as _;
+use super::limits::{CPU_PERIOD, Limits};
+use super::{Error, Request, id, isolation, process};
+use crate::image::users::{Accounts, User};
+
+/// The version of the runtime specification that the bundle follows.
+const SPEC_VERSION: &str = "1.2.0";
+
+/// The surroundings that a bundle is written for.
+pub struct Host {
+    /// User and group of the caller, where that is not root: they become root inside a user namespace.
+    pub rootless: Option<(u32, u32)>,
+}
+
+/// The specification of a request: the image's configuration, overridden by the flags, inside docker's default isolation.
+///
+/// # Errors
+/// Where flags and image make no sense together.
+pub fn specification(
+    sandbox: &str,
+    request: &Request,
+    image: &ImageConfiguration,
+    accounts: &Accounts,
+    host: &Host,
+) -> Result<Spec, Error> {
+    let config = image.config().as_ref();
+    let hostname = request.hostname.as_deref().unwrap_or_else(|| id::short(sandbox));
+    let who =
+        request.user.as_deref().or_else(|| config.and_then(|config| config.user().as_deref())).unwrap_or("");
+    let user = accounts.resolve(who)?;
+    let rootless = host.rootless.is_some();
+
+    let mut linux = LinuxBuilder::default()
+        .namespaces(isolation::namespaces(rootless)?)
+        .cgroups_path(isolation::cgroup(sandbox))
+        .resources(resources(&request.limits)?)
+        .seccomp(container::default_seccomp(&isolation::bounding()))
+        .masked_paths(isolation::masked_paths())
+        .readonly_paths(isolation::read_only_paths());
+    if let Some((uid, gid)) = host.rootless {
+        linux =
+            linux.uid_mappings(isolation::own_id_as_root(uid)?).gid_mappings(isolation::own_id_as_root(gid)?);
+    }
+
+    Ok(SpecBuilder::default()
+        .version(SPEC_VERSION)
+        .root(RootBuilder::default().path("rootfs").readonly(request.read_only).build()?)
+        .hostname(hostname)
+        .mounts(isolation::mounts(rootless)?)
+        .process(process_of(request, config, &user, hostname)?)
+        .linux(linux.build()?)
+        .build()?)
+}
+
+fn process_of(
+    request: &Request,
+    config: Option<&Config>,
+    user: &User,
+    hostname: &str,
+) -> Result<oci_spec::runtime::Process, Error> {
+    // The primary group is one of the list as well: a file that its group may *not* read stays closed also to a program
+    // that drops the primary group (docker's fix of CVE-2022-36109).
+    let others = user.groups.iter().filter(|&&gid| gid != user.gid);
+    let groups: Vec<u32> = std::iter::once(&user.gid).chain(others).copied().collect();
+    let who = UserBuilder::default().uid(user.uid).gid(user.gid).additional_gids(groups).build()?;
+    Ok(ProcessBuilder::default()
+        .terminal(request.terminal)
+        .user(who)
+        .args(process::arguments(config, request)?)
+        .env(process::environment(config, &request.environment, hostname, request.terminal, &user.home))
+        .cwd(process::directory(config, request)?)
+        .capabilities(isolation::capabilities(user.uid)?)
+        .rlimits(Vec::new())
+        .no_new_privileges(true)
+        .build()?)
+}
+
+fn resources(limits: &Limits) -> Result<LinuxResources, Error> {
+    let mut resources = LinuxResourcesBuilder::default().devices(isolation::device_rules()?);
+    if let Some(memory) = limits.memory {
+        let mut builder = LinuxMemoryBuilder::default().limit(memory as i64);
+        if let Some(swap) = limits.memory_and_swap() {
+            builder = builder.swap(swap);
+        }
+        resources = resources.memory(builder.build()?);
+    }
+    if let Some(cpus) = limits.cpus {
+        resources =
+            resources.cpu(LinuxCpuBuilder::default().quota(cpus.quota() as i64).period(CPU_PERIOD).build()?);
+    }
+    if let Some(pids) = limits.pids.filter(|&pids| pids > 0) {
+        resources = resources.pids(LinuxPidsBuilder::default().limit(pids).build()?);
+    }
+    Ok(resources.build()?)
+}
+
+/// Writes the bundle into a directory that is there already.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn write(spec: &Spec, directory: &Path) -> Result<(), Error> {
+    let rootfs = directory.join("rootfs");
+    DirBuilder::new().mode(0o700).create(&rootfs).context("create", rootfs.display())?;
+    let path = directory.join("config.json");
+    let mut file =
+        BufWriter::with_capacity(32 * 1024, File::create(&path).context("create", path.display())?);
+    serde_json::to_writer(&mut file, spec)?;
+    file.flush().context("write", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits;
+    use super::*;
+    use oci_spec::image::{ConfigBuilder, ImageConfigurationBuilder};
+
+    fn image() -> ImageConfiguration {
+        let config = ConfigBuilder::default().cmd(vec!["hello".to_owned()]).user("eva").build().unwrap();
+        ImageConfigurationBuilder::default().config(config).build().unwrap()
+    }
+
+    fn accounts() -> Accounts {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/passwd"), "eva:x:1000:100::/home/eva:/bin/sh\n").unwrap();
+        std::fs::write(root.path().join("etc/group"), "dialout:x:20:eva\n").unwrap();
+        Accounts::read(&[root.path().to_owned()]).unwrap()
+    }
+
+    fn spec(request: &Request) -> Spec {
+        let sandbox = "0123456789abcdef";
+        specification(sandbox, request, &image(), &accounts(), &Host { rootless: None }).unwrap()
+    }
+
+    #[test]
+    fn the_host_name_is_the_short_id_unless_given() {
+        assert_eq!(spec(&Request::default()).hostname().as_deref(), Some("0123456789ab"));
+        let named = Request { hostname: Some("box".into()), ..Request::default() };
+        assert_eq!(spec(&named).hostname().as_deref(), Some("box"));
+    }
+
+    #[test]
+    fn the_image_s_user_runs_with_its_groups_and_home_and_without_capabilities() {
+        let spec = spec(&Request::default());
+        let process = spec.process().as_ref().unwrap();
+        assert_eq!((process.user().uid(), process.user().gid()), (1000, 100));
+        assert_eq!(process.user().additional_gids().as_deref(), Some(&[100, 20][..]));
+        assert!(process.env().as_ref().unwrap().contains(&"HOME=/home/eva".to_owned()));
+        assert!(process.capabilities().as_ref().unwrap().effective().as_ref().unwrap().is_empty());
+        assert_eq!(process.no_new_privileges(), Some(true));
+    }
+
+    #[test]
+    fn limits_become_resources() {
+        let limits = Limits {
+            memory: Some(64 * limits::MIB),
+            cpus: Some(limits::parse_cpus("0.5").unwrap()),
+            pids: Some(10),
+            ..Limits::default()
+        };
+        let spec = spec(&Request { limits, ..Request::default() });
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        let memory = resources.memory().unwrap();
+        assert_eq!((memory.limit(), memory.swap()), (Some(64 << 20), Some(128 << 20)));
+        let cpu = resources.cpu().clone().unwrap();
+        assert_eq!((cpu.quota(), cpu.period()), (Some(50_000), Some(100_000)));
+        assert_eq!(resources.pids().unwrap().limit(), 10);
+    }
+
+    #[test]
+    fn a_caller_without_root_is_root_inside_a_user_namespace() {
+        let host = Host { rootless: Some((1234, 5678)) };
+        let request = Request { user: Some("0".into()), ..Request::default() };
+        let spec = specification("id", &request, &image(), &accounts(), &host).unwrap();
+        let mapping = spec.linux().as_ref().unwrap().uid_mappings().clone().unwrap()[0];
+        assert_eq!((mapping.container_id(), mapping.host_id(), mapping.size()), (0, 1234, 1));
+    }
+
+    #[test]
+    fn a_written_bundle_reads_back_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let spec = spec(&Request::default());
+        write(&spec, directory.path()).unwrap();
+        assert_eq!(Spec::load(directory.path().join("config.json")).unwrap(), spec);
+    }
+}

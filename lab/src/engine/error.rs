@@ -1,0 +1,193 @@
+//! What can go wrong before, while and after a workload runs, and which exit code tells it.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::limits::LEAST_MEMORY;
+use crate::paths;
+
+/// An error of the engine. Its message is one line that names the thing and, where there is one, the fix.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The image could not be used.
+    #[error(transparent)]
+    Image(#[from] crate::image::Error),
+    /// The container wall failed.
+    #[error(transparent)]
+    Container(#[from] container::Error),
+    /// The guest's kernel could not be used.
+    #[error(transparent)]
+    Kernel(#[from] crate::kernel::Error),
+    /// The virtual machine wall failed.
+    #[error(transparent)]
+    Vm(#[from] microvm::Error),
+    /// There is no place for files.
+    #[error(transparent)]
+    Paths(#[from] paths::Error),
+
+    /// Neither the image nor the user says what to run.
+    #[error("image {image} has no command of its own: give one, `lab run {image} COMMAND`")]
+    NoCommand {
+        /// The image.
+        image: String,
+    },
+    /// The command is the empty string.
+    #[error("the command is empty: give the name of a program")]
+    EmptyCommand,
+    /// `-w` or WORKDIR is relative.
+    #[error("working directory {path}: not an absolute path; begin it with /")]
+    RelativeDirectory {
+        /// The path.
+        path: String,
+    },
+    /// `-e` or a line of `--env-file` has no name, or one with blanks.
+    #[error("environment variable '{text}': not NAME=VALUE or NAME")]
+    BadVariable {
+        /// The text.
+        text: String,
+    },
+    /// `--env-file` cannot be read.
+    #[error("environment file {}: {source}", path.display())]
+    EnvironmentFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// `--name` does not follow the rule.
+    #[error("name '{name}': use 2 to 128 letters, digits and _ . - and begin with a letter or digit")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// `--name` is taken.
+    #[error("name {name} is in use by sandbox {id}; choose another or wait until that one ends")]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        id: String,
+    },
+    /// `--hostname` does not follow the rule.
+    #[error("host name '{name}': use 1 to 63 letters, digits and _ . -")]
+    BadHostname {
+        /// The name.
+        name: String,
+    },
+
+    /// `-m` is below the minimum.
+    #[error("memory limit of {asked} bytes: the minimum memory limit is {} MiB, such as -m 64m", LEAST_MEMORY >> 20)]
+    MemoryTooSmall {
+        /// Bytes asked for.
+        asked: u64,
+    },
+    /// `-m` is below what a guest's kernel needs.
+    #[error(
+        "memory of {asked} MiB: too little for a virtual machine, whose kernel lives in it too; the minimum is {least} MiB, \
+         such as -m 128m"
+    )]
+    VmMemoryTooSmall {
+        /// Mebibytes asked for.
+        asked: u64,
+        /// Mebibytes needed.
+        least: u64,
+    },
+    /// `--memory-swap` without `-m`.
+    #[error("--memory-swap limits memory and swap together: give -m as well")]
+    SwapWithoutMemory,
+    /// `--memory-swap` below `-m`.
+    #[error("--memory-swap counts memory and swap together, so it cannot be less than -m")]
+    SwapBelowMemory,
+    /// `--cpus` out of range.
+    #[error("--cpus: the range is from 0.01 to {online}, as this machine has {online} CPUs")]
+    CpusOutOfRange {
+        /// CPUs of this machine.
+        online: u64,
+    },
+    /// A flag that this wall cannot honour.
+    #[error("{flag} does not work with --runtime {runtime} yet: {reason}")]
+    Unsupported {
+        /// The flag.
+        flag: &'static str,
+        /// The wall.
+        runtime: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// No kernel for virtual machines is at hand.
+    #[error("no guest kernel {}: `lab kernel fetch` takes the distribution's, `lab kernel build` makes the lean one", choice.as_deref().unwrap_or("at hand"))]
+    NoKernel {
+        /// Which one was asked for.
+        choice: Option<String>,
+    },
+    /// `-it` where standard input is no terminal.
+    #[error("the input device is not a terminal; leave out -t, or run it from a terminal")]
+    NoTerminal,
+
+    /// A part of the bundle could not be put together.
+    #[error("write the bundle: {0}")]
+    Bundle(#[from] oci_spec::OciSpecError),
+    /// The bundle could not be written as JSON.
+    #[error("write the bundle's config.json: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A system call failed.
+    #[error("{step} {object}: {source}")]
+    Io {
+        /// What was being done.
+        step: &'static str,
+        /// To what.
+        object: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The user ended it before the workload began.
+    #[error("interrupted before the workload began")]
+    Interrupted {
+        /// By this signal.
+        signal: i32,
+    },
+}
+
+impl Error {
+    /// The exit code that tells this error: 127 for a command that is not there, 126 for one that cannot be executed, 125
+    /// for everything that is not the workload's affair; docker's convention.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Container(error) => error.exit_code(),
+            Self::Vm(error) => error.exit_code(),
+            Self::Interrupted { signal } => (128 + signal) as u8,
+            _ => 125,
+        }
+    }
+
+    /// The last lines of the guest's console, where the guest is to blame.
+    pub fn console(&self) -> &[String] {
+        match self {
+            Self::Vm(error) => error.console(),
+            _ => &[],
+        }
+    }
+
+    /// An operation on an object that failed.
+    pub(crate) fn io(
+        step: &'static str,
+        object: impl std::fmt::Display,
+        source: impl Into<io::Error>,
+    ) -> Self {
+        Self::Io { step, object: object.to_string(), source: source.into() }
+    }
+}
+
+/// Adds the operation and the object to a system call's error.
+pub(crate) trait Context<T> {
+    fn context(self, step: &'static str, object: impl std::fmt::Display) -> Result<T, Error>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+    fn context(self, step: &'static str, object: impl std::fmt::Display) -> Result<T, Error> {
+        self.map_err(|source| Error::io(step, object, source))
+    }
+}

@@ -1,0 +1,203 @@
+//! The walls' common default: what a workload sees and may do, written as parts of the OCI runtime specification.
+//!
+//! All of it is docker's default, so that an image behaves as its author saw it, with one difference: no_new_privs is set,
+//! so set-user-id programs gain nothing. A virtual machine is given the same list of mounts, masked paths and
+//! capabilities; its guest applies them inside.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxDeviceCgroup,
+    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder,
+};
+
+/// The capabilities(7) of a workload: what set-up scripts of images need, nothing that reaches the host.
+const CAPABILITIES: [Capability; 14] = [
+    Capability::AuditWrite,
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Mknod,
+    Capability::NetBindService,
+    Capability::NetRaw,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// Paths of the kernel that tell about the host or other workloads: hidden.
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// Paths by which the whole kernel is set: read-only.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Destination, type, source, options. In the order they are mounted.
+const MOUNTS: [(&str, &str, &str, &[&str]); 7] = [
+    ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+    ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+    // gid=5 is the group tty on every distribution: so programs may own their terminal without set-user-id helpers.
+    (
+        "/dev/pts",
+        "devpts",
+        "devpts",
+        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    ),
+    ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+    ("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
+    ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+];
+
+/// Character devices that may be used, as major and minor: null, zero, full, random, urandom, tty, console, ptmx, and
+/// every pseudo-terminal (Linux: Documentation/admin-guide/devices.txt).
+const DEVICES: [(i64, Option<i64>); 9] = [
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(1)),
+    (5, Some(2)),
+    (136, None),
+];
+
+/// New namespaces of every kind; the user's too where the caller is not root.
+pub fn namespaces(rootless: bool) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    let mut kinds = vec![
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Network,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Cgroup,
+    ];
+    if rootless {
+        kinds.push(LinuxNamespaceType::User);
+    }
+    kinds.into_iter().map(|kind| LinuxNamespaceBuilder::default().typ(kind).build()).collect()
+}
+
+/// The one mapping that the kernel grants without helpers: root inside is the caller outside (user_namespaces(7)).
+pub fn own_id_as_root(id: u32) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+    Ok(vec![LinuxIdMappingBuilder::default().container_id(0u32).host_id(id).size(1u32).build()?])
+}
+
+/// The file systems of the kernel.
+pub fn mounts(rootless: bool) -> Result<Vec<Mount>, OciSpecError> {
+    let mount = |(destination, kind, source, options): (&str, &str, &str, &[&str])| {
+        // Group 5 has no mapping in a user namespace that maps one id, and devpts refuses unmapped ids.
+        let options = options.iter().filter(|&&option| !(rootless && option == "gid=5"));
+        MountBuilder::default()
+            .destination(destination)
+            .typ(kind)
+            .source(source)
+            .options(options.map(|&option| option.to_owned()).collect::<Vec<_>>())
+            .build()
+    };
+    MOUNTS.into_iter().map(mount).collect()
+}
+
+/// The capabilities that bound what any process of the workload can have.
+pub fn bounding() -> Capabilities {
+    CAPABILITIES.into_iter().collect()
+}
+
+/// Root gets the capabilities at once. Another user gets none, and the set bounds what set-user-id programs could gain.
+pub fn capabilities(uid: u32) -> Result<LinuxCapabilities, OciSpecError> {
+    let all = bounding();
+    let held = if uid == 0 { all.clone() } else { Capabilities::new() };
+    LinuxCapabilitiesBuilder::default()
+        .bounding(all)
+        .effective(held.clone())
+        .permitted(held)
+        .inheritable(Capabilities::new())
+        .ambient(Capabilities::new())
+        .build()
+}
+
+/// The rules of the device cgroup: nothing, then all may be *made* (mknod), then the harmless ones may be used.
+pub fn device_rules() -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
+    let rule = |allow: bool, kind, access: &str| {
+        LinuxDeviceCgroupBuilder::default().allow(allow).typ(kind).access(access)
+    };
+    let mut rules = vec![
+        rule(false, LinuxDeviceType::A, "rwm").build()?,
+        rule(true, LinuxDeviceType::C, "m").build()?,
+        rule(true, LinuxDeviceType::B, "m").build()?,
+    ];
+    for (major, minor) in DEVICES {
+        let rule = rule(true, LinuxDeviceType::C, "rwm").major(major);
+        rules.push(match minor {
+            Some(minor) => rule.minor(minor).build()?,
+            None => rule.build()?,
+        });
+    }
+    Ok(rules)
+}
+
+/// Paths to hide.
+pub fn masked_paths() -> Vec<String> {
+    MASKED.map(str::to_owned).to_vec()
+}
+
+/// Paths to make read-only.
+pub fn read_only_paths() -> Vec<String> {
+    READ_ONLY.map(str::to_owned).to_vec()
+}
+
+/// The control group of a sandbox. The caller's own place in the hierarchies is the runtime's affair.
+pub fn cgroup(id: &str) -> PathBuf {
+    Path::new("/lab").join(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_starts_with_capabilities() {
+        let root = capabilities(0).unwrap();
+        assert_eq!(root.effective().as_ref().unwrap().len(), CAPABILITIES.len());
+        let other = capabilities(1000).unwrap();
+        assert!(other.effective().as_ref().unwrap().is_empty());
+        assert_eq!(other.bounding(), root.bounding());
+    }
+
+    #[test]
+    fn a_user_without_root_gets_a_user_namespace() {
+        let has_user = |rootless| {
+            namespaces(rootless).unwrap().iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User)
+        };
+        assert!(has_user(true));
+        assert!(!has_user(false));
+    }
+
+    #[test]
+    fn the_kernel_s_file_systems_that_are_not_the_workload_s_own_are_read_only() {
+        for mount in mounts(false).unwrap() {
+            if mount.destination().starts_with("/sys") {
+                assert!(mount.options().as_ref().unwrap().iter().any(|option| option == "ro"), "{mount:?}");
+            }
+        }
+    }
+}

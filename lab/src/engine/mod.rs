@@ -1,0 +1,37 @@
+//! The engine: from what the user asked for to a workload behind a wall, and its exit code.
+//!
+//! ```text
+//!   request ─► run ─┬─► image store (layers, configuration)
+//!                   ├─► bundle  ◄── process · limits · isolation
+//!                   ├─► place       (directories and lock of one sandbox)
+//!                   ├─► trait Sandbox ──┬── container   crate `container`
+//!                   │                   └── vm          crate `microvm`
+//!                   └─► stdio · terminal · signals      (while it runs)
+//! ```
+//!
+//! Reading order: `run.rs` tells the story. `bundle.rs` writes the only thing that both walls are given, and [`Sandbox`] the
+//! only way in which they are spoken to: a third wall would be one more implementation of it. All this takes no thread
+//! and no daemon: a run is a straight line in one process, which is what makes it quick.
+//!
+//! State is removed at the end of every run, with `--rm` or without: there is nothing yet that could use a stopped sandbox.
+
+mod bundle;
+mod container;
+mod error;
+mod id;
+mod isolation;
+pub mod limits;
+mod place;
+pub mod process;
+mod request;
+mod run;
+mod sandbox;
+mod signals;
+mod stdio;
+mod terminal;
+mod vm;
+
+pub use error::Error;
+pub use request::{Accelerator, Request, Runtime};
+pub use run::run;
+pub use sandbox::{Exit, Sandbox, Stdio};

@@ -1,0 +1,184 @@
+//! The second wall behind the trait: crate `microvm`, a virtual machine with a kernel of its own.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::termios::Winsize;
+
+use super::error::Context as _;
+use super::limits::{Limits, MIB};
+use super::place::Roots;
+use super::run::Creation;
+use super::sandbox::{Exit, Sandbox, Stdio};
+use super::signals::{Ask, Signals};
+use super::{Accelerator, Error, Request};
+use crate::kernel;
+
+/// Memory of a virtual machine without `-m`, in mebibytes: the kernel, its page tables and a small program.
+const DEFAULT_MEMORY: u64 = 128;
+
+/// Below this no Linux kernel of ours reaches its first process.
+const LEAST_MEMORY: u64 = 32;
+
+/// The most vCPUs that the VMM gives a machine.
+const MOST_VCPUS: u64 = 8;
+
+/// Refuses what a virtual machine cannot do, before anything starts.
+pub fn check(request: &Request) -> Result<(), Error> {
+    let asked = memory(&request.limits);
+    if asked < LEAST_MEMORY {
+        return Err(Error::VmMemoryTooSmall { asked, least: LEAST_MEMORY });
+    }
+    if request.limits.pids.is_some_and(|pids| pids > 0) {
+        let reason = "the guest's kernel has no control groups; its memory bounds its processes";
+        return Err(Error::Unsupported { flag: "--pids-limit", runtime: "vm", reason });
+    }
+    Ok(())
+}
+
+/// Mebibytes of guest memory.
+fn memory(limits: &Limits) -> u64 {
+    limits.memory.map_or(DEFAULT_MEMORY, |bytes| bytes.div_ceil(MIB))
+}
+
+/// A workload in a virtual machine.
+pub struct Vm(microvm::Sandbox);
+
+impl Vm {
+    /// Boots the machine and prepares the workload, which waits to be started.
+    pub fn create(creation: Creation<'_>) -> Result<Self, Error> {
+        let request = creation.request;
+        let choice = request.kernel.as_deref();
+        let kernel =
+            kernel::resolve(choice)?.ok_or_else(|| Error::NoKernel { choice: request.kernel.clone() })?;
+        let disk = creation.store.root_disk(creation.image, creation.progress)?;
+        let vcpus = request.limits.cpus.map_or(1, |cpus| cpus.whole().min(MOST_VCPUS));
+        let options = microvm::CreateOptions {
+            root: creation.roots.machines(),
+            id: creation.id.to_owned(),
+            bundle: creation.place.bundle().to_owned(),
+            stdio: match creation.stdio {
+                Stdio::Fds { stdin, stdout, stderr } => microvm::Stdio::Fds { stdin, stdout, stderr },
+                Stdio::Console(socket) => microvm::Stdio::Console(socket),
+            },
+            disk: microvm::RootDisk { path: disk.path, fs_type: disk.fs_type.to_string() },
+            kernel: microvm::Kernel {
+                image: kernel.image,
+                modules: kernel.module_files,
+                release: kernel.meta.release,
+            },
+            memory_mib: u32::try_from(memory(&request.limits)).unwrap_or(u32::MAX),
+            vcpus: vcpus as u8,
+            accel: match request.accelerator {
+                Accelerator::Auto => microvm::Accel::Auto,
+                Accelerator::Kvm => microvm::Accel::Kvm,
+                Accelerator::Tcg => microvm::Accel::Tcg,
+            },
+            timeline: creation.timeline,
+        };
+        boot(options, creation.signals).map(Self)
+    }
+}
+
+/// Boots on a thread, since that takes seconds where there is no hardware virtualization, and gives up at an interrupt.
+///
+/// Then the thread is left to itself: it holds nothing but memory and descriptors, which end with this process, and the
+/// machine's directory, which [`clear`] removes.
+fn boot(options: microvm::CreateOptions, signals: &mut Signals) -> Result<microvm::Sandbox, Error> {
+    let (ended, end) = pipe_with(PipeFlags::CLOEXEC).context("make", "a pipe")?;
+    let directory = options.root.join(&options.id);
+    let thread = thread::Builder::new().name("boot".to_owned()).spawn(move || {
+        let result = microvm::create(options);
+        drop(end);
+        result
+    });
+    let thread = thread.context("start", "the thread that boots")?;
+    loop {
+        let mut files = [
+            PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut files, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other.context("wait for", "the machine")?,
+        };
+        if !files[0].revents().is_empty() {
+            return match thread.join() {
+                Ok(result) => Ok(result?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+        }
+        while let Some(ask) = signals.arrived() {
+            if let Ask::Deliver(
+                signal @ (nix::libc::SIGHUP | nix::libc::SIGINT | nix::libc::SIGQUIT | nix::libc::SIGTERM),
+            ) = ask
+            {
+                let _ = std::fs::remove_dir_all(&directory);
+                return Err(Error::Interrupted { signal });
+            }
+        }
+    }
+}
+
+/// Removes what the machine of a killed process left: all else ended with that process.
+pub fn clear(roots: &Roots, id: &str) {
+    let _ = std::fs::remove_dir_all(roots.machines().join(id));
+}
+
+impl Sandbox for Vm {
+    fn start(&mut self) -> Result<(), Error> {
+        Ok(self.0.start()?)
+    }
+
+    fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.0.exit_fd()
+    }
+
+    fn wait(&mut self) -> Result<Exit, Error> {
+        Ok(match self.0.wait()? {
+            microvm::Exit::Code(code) => Exit::Code(code),
+            microvm::Exit::Signal(signal) => Exit::Signal(signal),
+        })
+    }
+
+    fn kill(&mut self, signal: i32) -> Result<(), Error> {
+        Ok(self.0.kill(signal)?)
+    }
+
+    fn resize(&mut self, _master: BorrowedFd<'_>, size: Winsize) -> Result<(), Error> {
+        // The terminal that counts is the guest's own; the master here only carries its bytes.
+        Ok(self.0.resize(size.ws_row, size.ws_col)?)
+    }
+
+    fn pause(&mut self) -> Result<(), Error> {
+        Ok(self.0.pause()?)
+    }
+
+    fn resume(&mut self) -> Result<(), Error> {
+        Ok(self.0.resume()?)
+    }
+
+    fn delete(self: Box<Self>) -> Result<(), Error> {
+        Ok(self.0.delete()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_memory_for_a_kernel_is_refused_with_what_is_needed() {
+        let limits = Limits { memory: Some(16 * MIB), ..Limits::default() };
+        let error = check(&Request { limits, ..Request::default() }).unwrap_err().to_string();
+        assert!(error.contains("16 MiB") && error.contains("32 MiB"), "{error}");
+    }
+
+    #[test]
+    fn guest_memory_is_what_m_says_in_whole_mebibytes() {
+        assert_eq!(memory(&Limits::default()), DEFAULT_MEMORY);
+        assert_eq!(memory(&Limits { memory: Some(64 * MIB + 1), ..Limits::default() }), 65);
+    }
+}

@@ -1,0 +1,70 @@
+//! Signals sent to `lab run` reach the program behind either wall.
+
+mod common;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+
+use common::{Lab, Output, Wall, finish, image, skip};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Starts a script behind a wall and waits until it says that it is ready.
+fn start(wall: Wall, script: &str) -> Child {
+    let arguments = ["run", "--quiet", "--runtime", wall.name(), image::NAME, "sh", "-c", script];
+    let mut command = Lab::shared().command(&arguments);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("lab starts");
+    let mut line = String::new();
+    let mut stdout = BufReader::with_capacity(1, child.stdout.take().expect("a pipe"));
+    stdout.read_line(&mut line).expect("a pipe reads");
+    child.stdout = Some(stdout.into_inner());
+    if line != "ready\n" {
+        let Output { code, stderr, .. } = finish(child);
+        panic!("said {line:?}, then ended with {code}: {stderr}");
+    }
+    child
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("a child of ours");
+}
+
+fn for_each_wall(what: &str, check: impl Fn(Wall)) {
+    for wall in Wall::ALL {
+        match wall.missing().or_else(image::missing) {
+            Some(why) => skip(&format!("{}: {what}", wall.name()), why),
+            None => check(wall),
+        }
+    }
+}
+
+#[test]
+fn a_program_that_handles_a_signal_gets_it_and_ends_as_it_likes() {
+    for_each_wall("a handled signal", |wall| {
+        let script = "trap 'echo got HUP' HUP; trap 'echo got TERM; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
+        let child = start(wall, script);
+        send(&child, Signal::HUP);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        send(&child, Signal::TERM);
+        let Output { code, stdout, stderr } = finish(child);
+        assert_eq!((code, stdout.as_str()), (5, "got HUP\ngot TERM\n"), "{}: {stderr}", wall.name());
+    });
+}
+
+#[test]
+fn the_third_interrupt_ends_a_program_that_ignores_it() {
+    for_each_wall("the third interrupt", |wall| {
+        // As process 1 without a handler, a shell ignores SIGINT (pid_namespaces(7)): so does docker's.
+        let child = start(wall, "echo ready; while :; do sleep 1; done");
+        for _ in 0..3 {
+            send(&child, Signal::INT);
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        let Output { code, stderr, .. } = finish(child);
+        assert_eq!(code, 137, "{}: {stderr}", wall.name());
+    });
+}
