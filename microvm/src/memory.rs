@@ -32,7 +32,7 @@ pub fn allocate(mib: u32) -> Result<GuestMemoryMmap, Error> {
 
 /// Shows the memory to the guest, one KVM slot for each region.
 ///
-/// The caller keeps the memory mapped for as long as the VM exists; [`crate::Vm`] drops the VM first.
+/// The caller keeps the memory mapped for as long as the VM exists; [`crate::vm::Vm`] drops the VM first.
 ///
 /// # Errors
 /// The ioctl failed.
