@@ -29,14 +29,14 @@ impl<'a> Pointer<'a> {
     }
 }
 
-/// The program's arguments and environment. They live as long as the process.
+/// A program's arguments and environment.
 #[derive(Clone, Copy, Debug)]
-pub struct Args {
-    arguments: &'static [Pointer<'static>],
-    environment: &'static [Pointer<'static>],
+pub struct Args<'a> {
+    arguments: &'a [Pointer<'a>],
+    environment: &'a [Pointer<'a>],
 }
 
-impl Args {
+impl Args<'static> {
     /// Reads the stack as it is at a program's first instruction.
     ///
     /// # Safety
@@ -60,6 +60,13 @@ impl Args {
             }
         }
     }
+}
+
+impl<'a> Args<'a> {
+    /// Arguments and environment made by hand. An end within the arguments is passed over.
+    pub const fn new(arguments: &'a [Pointer<'a>], environment: &'a [Pointer<'a>]) -> Self {
+        Self { arguments, environment }
+    }
 
     /// How many arguments there are, the program's own name included.
     pub const fn len(&self) -> usize {
@@ -72,12 +79,12 @@ impl Args {
     }
 
     /// The argument of this number; 0 is the program's own name.
-    pub fn get(&self, index: usize) -> Option<&'static CStr> {
+    pub fn get(&self, index: usize) -> Option<&'a CStr> {
         self.arguments.get(index)?.get()
     }
 
     /// All arguments, the program's own name first.
-    pub fn iter(&self) -> impl Iterator<Item = &'static CStr> + use<> {
+    pub fn iter(&self) -> impl Iterator<Item = &'a CStr> + use<'a> {
         self.arguments.iter().filter_map(|text| text.get())
     }
 
@@ -88,12 +95,12 @@ impl Args {
     }
 
     /// The environment as `execve(2)` wants it, its end included.
-    pub const fn environment(&self) -> &'static [Pointer<'static>] {
+    pub const fn environment(&self) -> &'a [Pointer<'a>] {
         self.environment
     }
 
     /// The value of an environment variable.
-    pub fn variable(&self, name: &[u8]) -> Option<&'static [u8]> {
+    pub fn variable(&self, name: &[u8]) -> Option<&'a [u8]> {
         self.environment.iter().filter_map(|text| text.get()).find_map(|entry| {
             let (key, value) = entry.to_bytes().split_at_checked(name.len())?;
             (key == name).then_some(value)?.strip_prefix(b"=")

@@ -55,7 +55,7 @@ const CLEARED: &[&str] = &[
 ];
 
 /// Why a program could not be built.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// Not called from a build script.
     #[error("{0} is not set: call this from a build script")]
@@ -86,6 +86,13 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+}
+
+/// As [`std::fmt::Display`] has it: a build script that ends with an error is shown by this one.
+impl std::fmt::Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 /// For build scripts: builds the program of this package and name into OUT_DIR, and tells cargo which files to watch.

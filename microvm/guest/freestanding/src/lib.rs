@@ -13,6 +13,7 @@
 //!  program   start() → your main(Args) → exit_group(2);  panic handler;  memcpy, memset, … that the compiler calls
 //!    ▼
 //!  args      arguments and environment as the kernel laid them
+//!  path      a program's place, by its name
 //!  text      numbers and lines without core::fmt (it would double the size of a program)
 //!  sys       the system calls, one safe function each; all of the unsafe code is there, in `arch` and in `program`
 //!
@@ -30,6 +31,7 @@ pub mod arch;
 pub mod args;
 #[cfg(feature = "build")]
 pub mod build;
+pub mod path;
 #[cfg(all(feature = "program", not(feature = "build")))]
 mod program;
 pub mod sys;
@@ -39,14 +41,14 @@ pub use args::Args;
 pub use sys::{Errno, Fd, OwnedFd};
 pub use text::Text;
 
-/// Makes a function `fn(Args) -> u8` the program's main; its result is the exit code.
+/// Makes a function `fn(Args<'static>) -> u8` the program's main; its result is the exit code.
 #[macro_export]
 macro_rules! program {
     ($main:path) => {
         /// Called by `freestanding` once the stack is set up.
         // SAFETY: the one definition of the symbol that `freestanding`'s entry point declares, with the same type.
         #[unsafe(no_mangle)]
-        fn freestanding_main(args: $crate::Args) -> u8 {
+        fn freestanding_main(args: $crate::Args<'static>) -> u8 {
             $main(args)
         }
     };

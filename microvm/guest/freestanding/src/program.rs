@@ -11,7 +11,7 @@ use crate::text::Text;
 unsafe extern "Rust" {
     /// The program's main, made by [`crate::program`].
     // SAFETY: a safe function; the macro gives it this very type.
-    safe fn freestanding_main(args: Args) -> u8;
+    safe fn freestanding_main(args: Args<'static>) -> u8;
 }
 
 /// Called by `_start` with the stack pointer that the kernel set.

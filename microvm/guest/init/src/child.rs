@@ -237,6 +237,6 @@ fn execute<'a>(exec: &Exec<'a>) -> Failure<'a> {
     for (slot, text) in envp.iter_mut().zip(exec.environment()) {
         *slot = Pointer::new(text);
     }
-    let errno = path::search(name, exec.path(), |program| process::execve(program, argv, envp));
+    let errno = freestanding::path::search(name, exec.path(), |program| process::execve(program, argv, envp));
     Failure::new(errno, "execve", name.to_bytes())
 }

@@ -47,7 +47,7 @@ use freestanding::{Args, Fd, sys};
 ///
 /// `--channel FD` is for running it without a machine: the channel is an inherited descriptor, and the devices, modules
 /// and marks of a boot are left out. All else is the same, so that tests on a host cover what runs in a guest.
-pub fn main(args: Args) -> u8 {
+pub fn main(args: Args<'static>) -> u8 {
     // Everything below is made for PID 1: run by mistake elsewhere, `kill(-1)` and `reboot(2)` would hit the wrong machine.
     if sys::process::pid() != sys::process::Pid(1) {
         let _ = Fd::ERROR.write_all(b"guest-init: runs as PID 1 of a guest only\n");
