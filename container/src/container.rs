@@ -1,5 +1,6 @@
 //! A container that exists: start it, wait for it, signal it, remove it.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -7,9 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lab_clock::{Mark, Timeline};
+use oci_spec::runtime::LinuxResources;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::cgroup::Stats;
 use crate::create::mark;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Message};
@@ -65,6 +68,53 @@ impl Container {
     /// The first process, as this process sees it; none before it exists.
     pub fn pid(&self) -> Option<i32> {
         (self.state.pid > 0).then_some(self.state.pid)
+    }
+
+    /// The version of the specification that its bundle follows.
+    pub fn oci_version(&self) -> &str {
+        &self.state.oci_version
+    }
+
+    /// The bundle's directory.
+    pub fn bundle(&self) -> &Path {
+        &self.state.bundle
+    }
+
+    /// When it was created, in seconds since 1970.
+    pub fn created(&self) -> u64 {
+        self.state.created
+    }
+
+    /// The id of the user who created it.
+    pub fn owner(&self) -> u32 {
+        self.state.owner
+    }
+
+    /// The bundle's annotations.
+    pub fn annotations(&self) -> &HashMap<String, String> {
+        &self.state.annotations
+    }
+
+    /// The ids of its processes, as this process sees them.
+    pub fn processes(&self) -> Vec<i32> {
+        let mut pids = self.state.cgroup.processes();
+        if pids.is_empty() && self.state.alive() {
+            pids.push(self.state.pid); // a container without a cgroup
+        }
+        pids
+    }
+
+    /// What it uses now.
+    pub fn stats(&self) -> Stats {
+        self.state.cgroup.stats()
+    }
+
+    /// Gives it other limits.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the limit that cannot be.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        self.state.cgroup.apply(Some(resources))
     }
 
     /// Where the container stands in its life.
@@ -182,6 +232,20 @@ impl Container {
         }
     }
 
+    /// Removes whatever is left of a container, in whatever state it or its runtime died; none at all is no error.
+    ///
+    /// # Errors
+    /// Whatever could not be removed is named, and trying again is right.
+    pub fn delete_forced(root: &Path, id: &str) -> Result<()> {
+        match Self::load(root, id) {
+            Ok(container) => container.delete(true),
+            Err(Error::Missing { .. }) => Ok(()),
+            // A runtime that died before it could write the state had made nothing but the directory.
+            Err(Error::Step { .. }) => StateDir::of(root, id)?.remove(),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes everything the container used. A running one only with `force`, which kills it.
     ///
     /// # Errors
@@ -220,7 +284,11 @@ impl Container {
         }
     }
 
-    fn wrong(&self, operation: &'static str, status: Status) -> Error {
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(crate) fn wrong(&self, operation: &'static str, status: Status) -> Error {
         Error::State { operation, id: self.state.id.clone(), status: status.to_string() }
     }
 }

@@ -26,7 +26,8 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     // The bundle: what to run, in what surroundings.
     let bundle = std::path::absolute(&options.bundle).context("make absolute", options.bundle.display())?;
     let spec = spec::load(&bundle)?;
-    let (streams, console) = stdio(options.stdio, &spec)?;
+    let terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
+    let (streams, console) = stdio(options.stdio, terminal)?;
 
     // The state directory: the name is taken now, and whatever happens, `delete` knows what to remove.
     let dir = StateDir::claim(&options.root, &options.id)?;
@@ -54,6 +55,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     };
     let plan = Plan::new(&spec, &around)?;
     state.own_pids = plan.namespaces.new_pid();
+    state.own_users = plan.namespaces.user;
 
     // The process: one clone into all new namespaces. It sets itself up while this goes on here.
     let door = open_door(&dir)?;
@@ -85,7 +87,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     match link.listen().context("listen to", "the first process")? {
         Message::Ready => link.go().context("speak to", "the first process")?,
         Message::Fault(fault) => return Err(fault.explain(&plan)),
-        Message::HooksPlease | Message::Gone => {
+        Message::HooksPlease | Message::Pid(_) | Message::Gone => {
             return Err(Error::Died { id: options.id, during: "its set-up" });
         }
     }
@@ -95,8 +97,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
 
 /// The descriptors for the workload's streams, or the socket for its terminal.
 #[allow(clippy::type_complexity)]
-fn stdio(stdio: Stdio, spec: &oci_spec::runtime::Spec) -> Result<(Option<[OwnedFd; 3]>, Option<OwnedFd>)> {
-    let terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
+pub(crate) fn stdio(stdio: Stdio, terminal: bool) -> Result<(Option<[OwnedFd; 3]>, Option<OwnedFd>)> {
     match (stdio, terminal) {
         (Stdio::Console(socket), true) => Ok((None, Some(socket.into()))),
         (Stdio::Console(_), false) => Err(Error::config(
@@ -171,7 +172,7 @@ fn map_ids(pid: i32, maps: &IdMaps) -> Result<()> {
 }
 
 /// Whole or not at all: an engine may look at any moment.
-fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);

@@ -1,2 +1,9 @@
-//! Command line.
-fn main() {}
+//! `lab-container`: the OCI runtime as a command, with the command line of runc, so that engines can drive it.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

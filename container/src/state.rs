@@ -69,6 +69,8 @@ pub(crate) struct State {
     pub(crate) cgroup: Membership,
     /// Whether the container has a pid namespace of its own, so that its first process takes all others with it.
     pub(crate) own_pids: bool,
+    /// Whether it has a user namespace of its own.
+    pub(crate) own_users: bool,
     #[serde(default, skip_serializing_if = "HashMap::is_empty")]
     pub(crate) annotations: HashMap<String, String>,
 }
@@ -162,6 +164,7 @@ impl State {
             owner: rustix::process::geteuid().as_raw(),
             cgroup,
             own_pids: true,
+            own_users: false,
             annotations: spec.annotations().clone().unwrap_or_default(),
         }
     }

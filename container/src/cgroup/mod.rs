@@ -12,6 +12,9 @@
 mod control;
 mod layout;
 mod limits;
+mod stats;
+
+pub use stats::Stats;
 
 use std::fs;
 use std::io;

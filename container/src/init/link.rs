@@ -41,6 +41,8 @@ pub(crate) enum Message {
     HooksPlease,
     /// All is set up; the workload can start.
     Ready,
+    /// The process was made, by another; this is its id.
+    Pid(i32),
     /// A step failed.
     Fault(Fault),
     /// The process is gone.
@@ -51,6 +53,7 @@ const GO: u8 = 1;
 const HOOKS_PLEASE: u8 = 2;
 const READY: u8 = 3;
 const FAULT: u8 = 4;
+const PID: u8 = 5;
 
 impl Link {
     /// Two connected ends.
@@ -93,6 +96,12 @@ impl Link {
         self.send(&[READY])
     }
 
+    /// Process: this is the id of the one that was made.
+    pub(crate) fn pid(&self, pid: i32) -> sys::Result<()> {
+        let [a, b, c, d] = pid.to_le_bytes();
+        self.send(&[PID, a, b, c, d])
+    }
+
     /// Process: a step failed.
     pub(crate) fn fault(&self, fault: Fault) {
         report(&self.0, fault);
@@ -122,6 +131,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Message {
     match bytes.split_first() {
         Some((&HOOKS_PLEASE, [])) => Message::HooksPlease,
         Some((&READY, [])) => Message::Ready,
+        Some((&PID, &[a, b, c, d])) => Message::Pid(i32::from_le_bytes([a, b, c, d])),
         Some((&FAULT, fault)) => Fault::decode(fault).map_or(Message::Gone, Message::Fault),
         _ => Message::Gone,
     }

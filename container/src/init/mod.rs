@@ -7,6 +7,7 @@ mod devices;
 mod fault;
 mod link;
 mod mounts;
+mod newcomer;
 mod paths;
 mod process;
 mod root;
@@ -14,6 +15,7 @@ mod tty;
 
 pub(crate) use fault::Fault;
 pub(crate) use link::{Link, Message, parse};
+pub(crate) use newcomer::{Newcomer, join_and_clone, newcomer};
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -140,7 +142,7 @@ fn set_up(plan: &Plan, with: &mut Belongings, mark: &dyn Fn(Mark)) -> Result<(),
 
     // Rights last, as every step above needs some.
     umask(mask);
-    streams(with)?;
+    streams(with.streams.as_ref())?;
     process::take_on(&plan.process)?;
     process::look_up(&plan.process)?;
     with.link.ready().at(Step::Parent)?;
@@ -213,8 +215,8 @@ fn hide(plan: &Plan, masks: Option<mounts::Masks>, root: &OwnedFd) -> Result<(),
     Ok(())
 }
 
-fn streams(with: &Belongings) -> Result<(), Fault> {
-    for (number, stream) in with.streams.iter().flatten().enumerate() {
+fn streams(streams: Option<&[OwnedFd; 3]>) -> Result<(), Fault> {
+    for (number, stream) in streams.into_iter().flatten().enumerate() {
         sys::install_fd(stream.as_fd(), number as i32).at(Step::Stdio)?;
     }
     Ok(())

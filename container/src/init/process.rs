@@ -8,9 +8,9 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, open, s
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, chdir, set_dumpable_behavior, setrlimit, umask};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set,
-    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
-    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use super::fault::{At, Fault, Step};
@@ -29,6 +29,8 @@ pub(super) fn take_on(plan: &ProcessPlan) -> Result<(), Fault> {
     if let Some(domain) = plan.personality {
         sys::personality(domain).at(Step::Personality)?;
     }
+    // A capability that the runtime does not have itself, it cannot give: it is left out (config.md).
+    let have = capabilities(None).at(Step::Capabilities)?.permitted;
     bounding(plan.capabilities.bounding).at(Step::Capabilities)?;
     set_keep_capabilities(true).at(Step::Capabilities)?;
     // In a user namespace without the right to setgroups(2) there are no groups to drop either.
@@ -53,9 +55,14 @@ pub(super) fn take_on(plan: &ProcessPlan) -> Result<(), Fault> {
         permitted: sets.permitted | for_seccomp,
         inheritable: sets.inheritable,
     };
+    let all = CapabilitySets {
+        effective: all.effective & have,
+        permitted: all.permitted & have,
+        inheritable: all.inheritable & have,
+    };
     set_capabilities(None, all).at(Step::Capabilities)?;
     clear_ambient_capability_set().at(Step::Capabilities)?;
-    for number in (0..caps::COUNT).filter(|number| sets.ambient.bits() & (1 << number) != 0) {
+    for number in (0..caps::COUNT).filter(|number| (sets.ambient & have).bits() & (1 << number) != 0) {
         let one = CapabilitySet::from_bits_retain(1 << number);
         configure_capability_in_ambient_set(one, true).at(Step::Capabilities)?;
     }

@@ -11,7 +11,7 @@ mod namespaces;
 mod process;
 
 pub(crate) use devices::{DevicePlan, device_plan};
-pub(crate) use mounts::{Attributes, MountPlan, Source, mount_plan};
+pub(crate) use mounts::{Attributes, MountPlan, Source, mount_options, mount_plan};
 pub(crate) use namespaces::{IdMaps, Namespaces};
 pub(crate) use process::{Capabilities, ProcessPlan};
 

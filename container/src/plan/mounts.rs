@@ -114,6 +114,17 @@ impl Attributes {
     }
 }
 
+/// Every option that is no parameter of a file system.
+pub(crate) fn mount_options() -> Vec<String> {
+    let attributes = ATTRIBUTES.iter().flat_map(|(name, ..)| [(*name).to_owned(), format!("r{name}")]);
+    let propagations = PROPAGATIONS.iter().flat_map(|(name, _)| [(*name).to_owned(), format!("r{name}")]);
+    let others = ["bind", "rbind", "remount", "defaults"].map(str::to_owned);
+    let mut all: Vec<String> = attributes.chain(propagations).chain(others).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// "private", "rprivate", ... as flags of `mount(2)`.
 fn propagation(option: &str) -> Option<Propagation> {
     let find = |option: &str| PROPAGATIONS.iter().find(|(name, _)| *name == option).map(|&(_, flags)| flags);

@@ -56,27 +56,27 @@ const NAMES: [&str; 41] = [
 /// How many capabilities there are; a kernel may know fewer (`/proc/sys/kernel/cap_last_cap`).
 pub(crate) const COUNT: u32 = NAMES.len() as u32;
 
+/// All names, as the specification has them.
+pub(crate) fn names() -> Vec<String> {
+    NAMES.iter().map(|name| format!("CAP_{name}")).collect()
+}
+
 /// The five sets of the specification. Without any, the process keeps none.
 pub(crate) fn sets(capabilities: Option<&LinuxCapabilities>) -> Result<Capabilities> {
     let set = |set: &dyn Fn(&LinuxCapabilities) -> Option<HashSet<Capability>>| {
         capabilities.and_then(set).map_or(Ok(CapabilitySet::empty()), |set| bits(&set))
     };
-    let sets = Capabilities {
+    let permitted = set(&|c| c.permitted().clone())?;
+    let inheritable = set(&|c| c.inheritable().clone())?;
+    // What cannot be granted is left out, not refused (config.md, "process.capabilities"): a capability is effective
+    // only if permitted, and ambient only if permitted and inheritable (capabilities(7)).
+    Ok(Capabilities {
         bounding: set(&|c| c.bounding().clone())?,
-        effective: set(&|c| c.effective().clone())?,
-        inheritable: set(&|c| c.inheritable().clone())?,
-        permitted: set(&|c| c.permitted().clone())?,
-        ambient: set(&|c| c.ambient().clone())?,
-    };
-    if !sets.permitted.contains(sets.effective) {
-        let reason = "holds a capability that process.capabilities.permitted does not; add it there";
-        return Err(Error::config("process.capabilities.effective", reason));
-    }
-    if !(sets.permitted & sets.inheritable).contains(sets.ambient) {
-        let reason = "holds a capability that permitted and inheritable do not both hold (capabilities(7))";
-        return Err(Error::config("process.capabilities.ambient", reason));
-    }
-    Ok(sets)
+        effective: set(&|c| c.effective().clone())? & permitted,
+        ambient: set(&|c| c.ambient().clone())? & permitted & inheritable,
+        inheritable,
+        permitted,
+    })
 }
 
 fn bits(set: &HashSet<Capability>) -> Result<CapabilitySet> {
@@ -105,18 +105,17 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_the_kernel_would_refuse_is_refused_by_name() {
-        let kill = HashSet::from([Capability::Kill]);
-        let empty = HashSet::new();
+    fn what_cannot_be_granted_is_left_out() {
+        let (kill, empty) = (HashSet::from([Capability::Kill]), HashSet::new());
         let capabilities = LinuxCapabilitiesBuilder::default()
             .bounding(empty.clone())
             .permitted(empty.clone())
-            .inheritable(empty.clone())
-            .ambient(empty)
+            .inheritable(empty)
+            .ambient(kill.clone())
             .effective(kill)
             .build()
             .unwrap();
-        let error = sets(Some(&capabilities)).unwrap_err().to_string();
-        assert!(error.starts_with("process.capabilities.effective"), "{error}");
+        let sets = sets(Some(&capabilities)).unwrap();
+        assert!(sets.effective.is_empty() && sets.ambient.is_empty());
     }
 }

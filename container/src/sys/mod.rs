@@ -7,10 +7,12 @@
 mod clone;
 mod exec;
 mod net;
+mod signals;
 
 pub(crate) use clone::{Cloned, clone_child};
 pub(crate) use exec::{CStrings, execute, exit};
 pub(crate) use net::loopback_up;
+pub use signals::SignalFd;
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -195,3 +195,19 @@ pub fn traces(bundle: &Bundle) -> BTreeSet<String> {
     traces.extend(state.map(|entry| entry.path().display().to_string()));
     traces
 }
+
+/// Gives the container a user namespace of its own, and its files to the ids mapped there.
+pub fn user_namespace(bundle: &mut Bundle, first: u32) {
+    let map = json!([{"containerID": 0, "hostID": first, "size": 65536}]);
+    bundle.config["linux"]["uidMappings"] = map.clone();
+    bundle.config["linux"]["gidMappings"] = map;
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    let owner = format!("{first}:{first}");
+    assert!(Command::new("chown").arg("-R").arg(owner).arg(bundle.rootfs()).status().unwrap().success());
+}
+
+/// The first lines of a container's output.
+pub fn first_lines(output: File, count: usize) -> String {
+    use std::io::{BufRead, BufReader};
+    BufReader::new(output).lines().take(count).map(|line| line.unwrap() + "\n").collect()
+}

@@ -1,0 +1,205 @@
+//! One more process in a container that runs: the walls are there already, it only has to walk in.
+//!
+//! `setns(2)` with the first process's pidfd joins all its namespaces in one call. A pid namespace is only entered by
+//! children, so it is joined before the clone and the others after it. Where the container has a user namespace, the
+//! right to join comes from there: then a first child joins everything and makes the process as its sibling.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use oci_spec::runtime::Process;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{ThreadNameSpaceType as Namespace, move_into_thread_name_spaces};
+
+use crate::cgroup::Entrance;
+use crate::container::Container;
+use crate::create::{stdio, write_pid_file};
+use crate::error::{Context, Error, Result};
+use crate::init::{self, Link, Message, Newcomer};
+use crate::options::Stdio;
+use crate::plan::ProcessPlan;
+use crate::process::{self, Exit};
+use crate::state::Status;
+use crate::{spec, sys};
+
+/// Everything that [`Container::exec`] needs to know.
+#[derive(Debug)]
+pub struct ExecOptions {
+    /// What to run, and as whom.
+    pub process: Process,
+    /// Its standard streams.
+    pub stdio: Stdio,
+    /// A file to write its id to, as this process sees it.
+    pub pid_file: Option<PathBuf>,
+    /// How many descriptors from 3 on it keeps.
+    pub preserve_fds: u32,
+}
+
+impl ExecOptions {
+    /// The usual: streams of the caller.
+    pub fn new(process: Process) -> Self {
+        Self { process, stdio: Stdio::Inherit, pid_file: None, preserve_fds: 0 }
+    }
+}
+
+/// A process that was added to a container.
+#[derive(Debug)]
+pub struct Running {
+    pid: i32,
+    pidfd: OwnedFd,
+    exit: Option<Exit>,
+}
+
+impl Running {
+    /// Its id, as this process sees it.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// A descriptor that becomes readable (`poll(2)`) when it has exited.
+    pub fn exit_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// What `pidfd_send_signal(2)` says, as when it has exited.
+    pub fn kill(&self, signal: i32) -> Result<()> {
+        sys::pidfd_signal(&self.pidfd, signal).context("send a signal to process", self.pid)
+    }
+
+    /// Waits for it to exit.
+    ///
+    /// # Errors
+    /// What `waitid(2)` says.
+    pub fn wait(&mut self) -> Result<Exit> {
+        if let Some(exit) = self.exit {
+            return Ok(exit);
+        }
+        let exit = process::reap(&self.pidfd).context("wait for process", self.pid)?;
+        self.exit = Some(exit);
+        Ok(exit)
+    }
+}
+
+/// All namespaces but the user's, which is joined only where the container has one of its own.
+const ALL: Namespace = Namespace::MOUNT
+    .union(Namespace::CONTROL_GROUP)
+    .union(Namespace::HOST_NAME_AND_NIS_DOMAIN_NAME)
+    .union(Namespace::INTER_PROCESS_COMMUNICATION)
+    .union(Namespace::PROCESS_ID)
+    .union(Namespace::NETWORK);
+
+impl Container {
+    /// Runs one more process in the container; returns once `execve(2)` has succeeded.
+    ///
+    /// # Errors
+    /// [`Error::State`] when the container does not run; [`Error::NotFound`] and [`Error::NotExecutable`] as for the
+    /// first process.
+    pub fn exec(&self, options: ExecOptions) -> Result<Running> {
+        match self.status() {
+            Status::Running | Status::Created => {}
+            status => return Err(self.wrong("exec in", status)),
+        }
+        let spec = spec::load(&self.state().bundle)?;
+        let linux = spec.linux().clone().unwrap_or_default();
+        let (streams, console) = stdio(options.stdio, options.process.terminal().unwrap_or(false))?;
+        let plan = ProcessPlan::new(&options.process, &linux, options.preserve_fds)?;
+        let (link, theirs) = Link::pair().context("make", "a socket pair")?;
+        let mut entrance = self.state().cgroup.entrance()?;
+        let unified = entrance.unified.take();
+        let user = self.state().own_users;
+        let keep =
+            Newcomer::keep(&plan, &theirs, &entrance, streams.as_ref(), console.as_ref(), self.exit_fd());
+        let newcomer = Newcomer { link: theirs, streams, console, keep };
+
+        let container = self.exit_fd();
+        let into = unified.as_ref().map(AsFd::as_fd);
+        let cloned = if user {
+            let first = sys::clone_child(0, into, || {
+                init::join_and_clone(container, ALL | Namespace::USER, &entrance, &newcomer, &plan)
+            })
+            .context("clone for", &plan.command)?;
+            drop(newcomer);
+            // The first child's last words are the second one's id, as it sees ids: in our pid namespace.
+            let said = link.listen().context("listen to", "the new process")?;
+            process::reap(&first.pidfd).context("wait for", "the process that joined the namespaces")?;
+            match said {
+                Message::Pid(pid) => adopt(pid)?,
+                Message::Fault(fault) => return Err(fault.explain_process(&plan)),
+                _ => return Err(Error::Died { id: self.id().to_owned(), during: "joining its namespaces" }),
+            }
+        } else {
+            let back = PidNamespace::leave_for(container)?;
+            let cloned =
+                sys::clone_child(0, into, || init::newcomer(container, ALL, &entrance, &newcomer, &plan));
+            drop(newcomer);
+            back.come_back()?;
+            cloned.context("clone for", &plan.command)?
+        };
+        let running = Running { pid: cloned.pid, pidfd: cloned.pidfd, exit: None };
+        // The process's end of the link closes at execve(2), or carries the reason why there was none.
+        let error = match link.listen().context("listen to", "the new process")? {
+            Message::Gone => match options.pid_file.as_ref().map(|path| write_pid_file(path, running.pid)) {
+                Some(Err(error)) => error,
+                _ => return Ok(running),
+            },
+            Message::Fault(fault) => fault.explain_process(&plan),
+            _ => Error::Died { id: self.id().to_owned(), during: "an exec" },
+        };
+        let _ = running.kill(libc::SIGKILL);
+        let _ = process::reap(&running.pidfd);
+        Err(error)
+    }
+}
+
+/// Takes a child by its number, which cannot pass to another process before we have waited for it.
+fn adopt(pid: i32) -> Result<sys::Cloned> {
+    let number =
+        Pid::from_raw(pid).ok_or_else(|| Error::step("adopt process", pid, rustix::io::Errno::SRCH))?;
+    let pidfd = pidfd_open(number, PidfdFlags::empty()).context("open a pidfd of", pid)?;
+    Ok(sys::Cloned { pid, pidfd })
+}
+
+/// This thread's children are born in another pid namespace until it comes back (`pid_namespaces(7)`).
+struct PidNamespace(OwnedFd);
+
+impl PidNamespace {
+    fn leave_for(container: std::os::fd::BorrowedFd<'_>) -> Result<Self> {
+        use rustix::fs::{Mode, OFlags, open};
+        let own =
+            open("/proc/thread-self/ns/pid_for_children", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .context("open", "this thread's pid namespace")?;
+        move_into_thread_name_spaces(container, Namespace::PROCESS_ID)
+            .context("join the pid namespace of", container.as_raw_fd())?;
+        Ok(Self(own))
+    }
+
+    fn come_back(self) -> Result<()> {
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+        move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::ProcessID))
+            .context("return to", "this thread's pid namespace")
+    }
+}
+
+impl Newcomer {
+    /// The numbers of all descriptors that the process needs, in rising order.
+    fn keep(
+        plan: &ProcessPlan,
+        link: &Link,
+        entrance: &Entrance,
+        streams: Option<&[OwnedFd; 3]>,
+        console: Option<&OwnedFd>,
+        container: std::os::fd::BorrowedFd<'_>,
+    ) -> Vec<i32> {
+        let own = [link.as_fd(), container].into_iter();
+        let others =
+            entrance.tasks.iter().chain(streams.into_iter().flatten()).chain(console).map(AsFd::as_fd);
+        let numbers = own.chain(others).map(|fd| fd.as_raw_fd());
+        let mut keep: Vec<i32> = (0..3 + plan.preserve_fds as i32).chain(numbers).collect();
+        keep.sort_unstable();
+        keep.dedup();
+        keep
+    }
+}

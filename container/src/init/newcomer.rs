@@ -1,0 +1,98 @@
+//! A process that joins a container, from `clone3(2)` to `execve(2)`. The rules of [`super`] hold here too.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::setsid;
+use rustix::thread::{ThreadNameSpaceType as Namespace, move_into_thread_name_spaces};
+
+use super::fault::{At, Fault, Step};
+use super::link::Link;
+use super::{process, streams, tty};
+use crate::cgroup::Entrance;
+use crate::plan::ProcessPlan;
+use crate::sys;
+
+/// What the process holds beside its plan.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) link: Link,
+    pub(crate) streams: Option<[OwnedFd; 3]>,
+    pub(crate) console: Option<OwnedFd>,
+    /// The numbers of all descriptors that it needs, in rising order.
+    pub(crate) keep: Vec<RawFd>,
+}
+
+/// Born in the container's pid namespace: joins the others and becomes the workload.
+pub(crate) fn newcomer(
+    container: BorrowedFd<'_>,
+    namespaces: Namespace,
+    entrance: &Entrance,
+    with: &Newcomer,
+    plan: &ProcessPlan,
+) -> Infallible {
+    match join(container, namespaces, entrance, with, plan).and_then(|()| become_it(with, plan)) {
+        Ok(never) => match never {},
+        Err(fault) => fail(with, fault),
+    }
+}
+
+/// Joins everything, and makes the process: with the runtime as its parent too (CLONE_PARENT, `clone3(2)`).
+pub(crate) fn join_and_clone(
+    container: BorrowedFd<'_>,
+    namespaces: Namespace,
+    entrance: &Entrance,
+    with: &Newcomer,
+    plan: &ProcessPlan,
+) -> Infallible {
+    if let Err(fault) = join(container, namespaces, entrance, with, plan) {
+        fail(with, fault);
+    }
+    let child = || match become_it(with, plan) {
+        Ok(never) => match never {},
+        Err(fault) => fail(with, fault),
+    };
+    match sys::clone_child(libc::CLONE_PARENT as u64, None, child) {
+        Ok(cloned) => {
+            let _ = with.link.pid(cloned.pid);
+            sys::exit(0)
+        }
+        Err(errno) => fail(with, Fault { step: Step::JoinNamespace, index: 0, errno }),
+    }
+}
+
+fn fail(with: &Newcomer, fault: Fault) -> ! {
+    with.link.fault(fault);
+    sys::exit(1)
+}
+
+fn join(
+    container: BorrowedFd<'_>,
+    namespaces: Namespace,
+    entrance: &Entrance,
+    with: &Newcomer,
+    plan: &ProcessPlan,
+) -> Result<(), Fault> {
+    sys::close_all_but(&with.keep).at(Step::Descriptors)?;
+    sys::default_signals().at(Step::Signals)?;
+    for tasks in &entrance.tasks {
+        rustix::io::write(tasks, b"0").at(Step::EnterCgroup)?;
+    }
+    process::oom_score(plan)?;
+    // Before anybody inside can see this process.
+    process::seal(plan)?;
+    move_into_thread_name_spaces(container, namespaces).at(Step::JoinNamespace)
+}
+
+fn become_it(with: &Newcomer, plan: &ProcessPlan) -> Result<Infallible, Fault> {
+    setsid().at(Step::Session)?;
+    if let (true, Some(socket)) = (plan.terminal, &with.console) {
+        let root = open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        tty::open(plan, root.at(Step::Console)?.as_fd(), socket.as_fd(), false)?;
+    }
+    streams(with.streams.as_ref())?;
+    process::take_on(plan)?;
+    let program = process::look_up(plan)?;
+    process::become_workload(plan, program)
+}

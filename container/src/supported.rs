@@ -1,0 +1,19 @@
+//! What this runtime can do, for `features`: taken from the tables that do it, so that it cannot be wrong.
+
+use crate::{plan, security};
+
+/// The hooks that are run.
+pub const HOOKS: &[&str] = &[];
+
+/// The namespaces that can be made or joined.
+pub const NAMESPACES: &[&str] = &["cgroup", "ipc", "mount", "network", "pid", "user", "uts"];
+
+/// The options of mounts that are no parameters of a file system.
+pub fn mount_options() -> Vec<String> {
+    plan::mount_options()
+}
+
+/// The capabilities that are known.
+pub fn capabilities() -> Vec<String> {
+    security::caps::names()
+}
