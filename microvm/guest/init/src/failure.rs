@@ -21,10 +21,8 @@ impl<'a> Failure<'a> {
 
     /// The step and its object as text, for a `Failed` frame.
     pub fn write<const N: usize>(&self, text: &mut Text<N>) {
-        text.text(self.step);
-        if !self.object.is_empty() {
-            text.text(" ").text(self.object);
-        }
+        let both = !self.step.is_empty() && !self.object.is_empty();
+        text.text(self.step).text(if both { " " } else { "" }).text(self.object);
     }
 }
 
