@@ -23,5 +23,6 @@ pub mod image;
 pub mod kernel;
 pub mod measure;
 pub mod paths;
+pub mod report;
 pub mod rig;
 mod sys;

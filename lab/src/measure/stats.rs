@@ -8,8 +8,9 @@
 //! Not BCa: its acceleration comes from the jackknife, and the jackknife is inconsistent for the median (same book,
 //! section 11.6). No maintained crate offers a bootstrap of any statistic that is not the mean, hence the few lines here.
 
+use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
-use rand::{RngExt, SeedableRng};
+use rand_distr::{Beta, Distribution};
 use serde::{Deserialize, Serialize};
 use statrs::statistics::{Data, OrderStatistics};
 
@@ -111,14 +112,28 @@ pub fn outliers(values: &[f64]) -> Vec<usize> {
 }
 
 /// The medians of `RESAMPLES` resamples with replacement.
+///
+/// A resample is n draws of a place in the sorted values, each place n·U rounded down for a uniform U; its median needs
+/// only the middle one or two draws in order. The k-th smallest of n uniform draws has the distribution
+/// Beta(k, n + 1 − k), and the next one lies above it by a share Beta(1, n − k) of what is left (David and Nagaraja,
+/// *Order Statistics*, 2.3 and 2.5). So a median costs two draws instead of n: 10,000 runs are summed up in no time.
 fn medians(values: &[f64], rng: &mut ChaCha8Rng) -> Vec<f64> {
-    let mut resample = values.to_vec();
-    (0..RESAMPLES)
-        .map(|_| {
-            resample.fill_with(|| values[rng.random_range(0..values.len())]);
-            Data::new(resample.as_mut_slice()).median()
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    let at = |place: f64| sorted[((place * n as f64) as usize).min(n - 1)];
+    let middle = n.div_ceil(2);
+    let beta = |a: usize, b: usize| Beta::new(a as f64, b as f64).expect("both are at least 1");
+    let lower = beta(middle, n + 1 - middle);
+    let gap = n.is_multiple_of(2).then(|| beta(1, n - middle));
+    let median = |_| {
+        let place = lower.sample(rng);
+        gap.map_or(at(place), |gap| {
+            let next = place + (1.0 - place) * gap.sample(rng);
+            f64::midpoint(at(place), at(next))
         })
-        .collect()
+    };
+    (0..RESAMPLES).map(median).collect()
 }
 
 fn percentile_interval(replicates: Vec<f64>) -> Interval {
@@ -129,6 +144,7 @@ fn percentile_interval(replicates: Vec<f64>) -> Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::RngExt;
 
     fn exponential(rng: &mut ChaCha8Rng, n: usize) -> Vec<f64> {
         (0..n).map(|_| -(1.0 - rng.random::<f64>()).ln()).collect()
@@ -154,22 +170,27 @@ mod tests {
         let covered = (0..200)
             .filter(|&seed| {
                 let values = exponential(&mut rng, 25);
-                let interval = percentile_interval_of(&values, seed);
+                let interval = Stats::of(&values, seed).unwrap().interval.unwrap();
                 interval.low <= truth && truth <= interval.high
             })
             .count();
         assert!((180..=198).contains(&covered), "{covered} of 200");
     }
 
-    /// As `Stats::of` does it, with fewer resamples so that a debug build tests 200 experiments in a second or two.
-    fn percentile_interval_of(values: &[f64], seed: u64) -> Interval {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut resample = values.to_vec();
-        let replicates = (0..1000).map(|_| {
-            resample.fill_with(|| values[rng.random_range(0..values.len())]);
-            median(&resample)
-        });
-        percentile_interval(replicates.collect())
+    #[test]
+    fn two_draws_give_what_a_whole_resample_gives() {
+        // The interval of plain resampling, value by value, against ours: for an odd and an even number of values.
+        for n in [25, 26] {
+            let values = exponential(&mut ChaCha8Rng::seed_from_u64(5), n);
+            let mut rng = ChaCha8Rng::seed_from_u64(6);
+            let plain = (0..4000)
+                .map(|_| median(&(0..n).map(|_| values[rng.random_range(0..n)]).collect::<Vec<_>>()));
+            let plain = percentile_interval(plain.collect());
+            let ours = percentile_interval(medians(&values, &mut rng));
+            let width = plain.high - plain.low;
+            assert!((plain.low - ours.low).abs() < 0.08 * width, "{plain:?} {ours:?}");
+            assert!((plain.high - ours.high).abs() < 0.08 * width, "{plain:?} {ours:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,95 @@
+//! Columns that line up in a terminal, and fall apart into blocks where it is too narrow.
+
+use std::fmt::Write as _;
+
+use anstyle::Style;
+use unicode_width::UnicodeWidthStr;
+
+/// Rows of the same number of cells; the first cell of a row names it.
+#[derive(Debug, Default)]
+pub struct Table {
+    headings: Vec<String>,
+    rows: Vec<(Style, Vec<String>)>,
+}
+
+const GAP: usize = 2;
+
+impl Table {
+    /// With these headings; the first is that of the names.
+    pub fn new<S: Into<String>>(headings: impl IntoIterator<Item = S>) -> Self {
+        Self { headings: headings.into_iter().map(Into::into).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row; missing cells are empty.
+    pub fn row<S: Into<String>>(&mut self, style: Style, cells: impl IntoIterator<Item = S>) {
+        let mut cells: Vec<_> = cells.into_iter().map(Into::into).collect();
+        cells.resize(self.headings.len(), String::new());
+        self.rows.push((style, cells));
+    }
+
+    /// Writes it for a terminal of this width.
+    pub fn render(&self, width: usize) -> String {
+        let columns: Vec<_> = (0..self.headings.len())
+            .map(|column| {
+                let cells = self.rows.iter().map(|(_, row)| row[column].width());
+                cells.chain([self.headings[column].width()]).max().unwrap_or(0)
+            })
+            .collect();
+        let total = columns.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
+        if total <= width { self.aligned(&columns) } else { self.stacked() }
+    }
+
+    fn aligned(&self, columns: &[usize]) -> String {
+        let mut text = String::new();
+        let heading = (Style::new().bold(), &self.headings);
+        let rows = self.rows.iter().map(|(style, row)| (*style, row));
+        for (style, row) in std::iter::once(heading).chain(rows) {
+            let mut line = String::new();
+            for (cell, column) in row.iter().zip(columns) {
+                let _ = write!(line, "{cell}{}", " ".repeat(column + GAP - cell.width()));
+            }
+            let _ = writeln!(text, "{style}{}{style:#}", line.trim_end());
+        }
+        text
+    }
+
+    /// One block a row: its name, then a line a cell.
+    fn stacked(&self) -> String {
+        let mut text = String::new();
+        for (style, row) in &self.rows {
+            let _ = writeln!(text, "{style}{}{style:#}", row[0].trim());
+            for (heading, cell) in self.headings.iter().zip(row).skip(1).filter(|(_, cell)| !cell.is_empty())
+            {
+                let _ = writeln!(text, "  {style}{heading}: {cell}{style:#}");
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(["", "container", "VM"]);
+        table.row(Style::new(), ["start → exit", "9.1 ms", "5.8 s"]);
+        table.row(Style::new(), ["µ", "only one"]);
+        table
+    }
+
+    #[test]
+    fn columns_line_up_by_what_is_seen_and_not_by_bytes() {
+        let text = anstream::adapter::strip_str(&table().render(80)).to_string();
+        assert_eq!(
+            text,
+            "              container  VM\nstart → exit  9.1 ms     5.8 s\nµ             only one\n"
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_blocks_and_loses_nothing() {
+        let text = anstream::adapter::strip_str(&table().render(20)).to_string();
+        assert_eq!(text, "start → exit\n  container: 9.1 ms\n  VM: 5.8 s\nµ\n  container: only one\n");
+    }
+}
