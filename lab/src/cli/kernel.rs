@@ -83,7 +83,7 @@ fn build(source: Option<PathBuf>, no_install: bool) -> anyhow::Result<()> {
 }
 
 /// Ctrl-C also reaches the compilers, which end; this process stays to say what that means.
-fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
+pub(super) fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&flag))
         .context("watch for Ctrl-C")?;

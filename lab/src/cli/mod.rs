@@ -19,6 +19,7 @@ mod kernel;
 mod progress;
 mod rig;
 mod run;
+mod runs_bar;
 mod style;
 mod version;
 

@@ -130,6 +130,17 @@ impl Environment {
     }
 }
 
+/// Whether this machine is itself a virtual one: hypervisors set a bit of CPUID for it.
+pub fn is_virtual_machine() -> Option<bool> {
+    has_cpu_flag("hypervisor")
+}
+
+/// Whether the first CPU has a flag, by its name in /proc/cpuinfo.
+pub fn has_cpu_flag(flag: &str) -> Option<bool> {
+    let cpu = procfs::CpuInfo::current().ok()?;
+    Some(cpu.flags(0)?.contains(&flag))
+}
+
 /// The load average over the last minute; 0 where the machine does not tell.
 pub fn load_now() -> f64 {
     procfs::LoadAverage::current().map_or(0.0, |load| f64::from(load.one))

@@ -35,4 +35,5 @@ pub mod session;
 pub mod stats;
 pub mod store;
 pub mod summary;
+pub mod walls;
 pub mod warnings;

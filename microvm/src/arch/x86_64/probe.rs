@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::GuestMemoryMmap;
 
+use crate::kvm::Kvm;
 use crate::{Error, memory};
 
+use super::cpu::Entry;
 use super::{cpu, layout};
 
 /// What the probe found.
@@ -37,6 +39,23 @@ const ATTEMPTS: u32 = 3;
 /// In 64-bit mode, where `dec ecx` has its two-byte form:
 /// `loop: dec ecx; jnz loop; out PROBE_PORT, al; jmp .`
 const CODE: [u8; 8] = [0xff, 0xc9, 0x75, 0xfc, 0xe6, layout::PROBE_PORT as u8, 0xeb, 0xfe];
+
+/// Probes this machine's KVM by a virtual machine that is made for it alone: for whoever wants to know before any run.
+///
+/// # Errors
+/// Why KVM cannot be used here.
+pub fn this_machine() -> Result<Probe, Error> {
+    /// Little, but room for the page tables and the code.
+    const MEMORY_MIB: u32 = 16;
+    let kvm = Kvm::open()?;
+    let vm = kvm.create_vm()?;
+    let guest = memory::allocate(MEMORY_MIB)?;
+    memory::register(&vm, &guest)?;
+    let mut vcpu = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+    cpu::set_identity(&vcpu, kvm.supported_cpuid()?, 0, 1)?;
+    cpu::set_mode(&vcpu, &guest, Entry::Linux64(0))?;
+    run(&mut vcpu, &guest)
+}
 
 /// Runs the micro-guest on a vCPU in 64-bit mode ([`cpu::set_mode`]).
 ///
