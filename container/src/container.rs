@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::cgroup::Stats;
 use crate::create::mark;
 use crate::error::{Context, Error, Result};
+use crate::hooks;
 use crate::init::{self, Message};
 use crate::process::{self, Exit};
 use crate::state::{State, StateDir, Status};
@@ -152,7 +153,10 @@ impl Container {
         }
         read.map_err(|_| Error::Died { id: self.state.id.clone(), during: "its start" })?;
         mark(self.timeline.as_ref(), Mark::Executed);
-        Ok(())
+        // A hook that fails ends the container (runtime.md, "Lifecycle", step 9).
+        hooks::run("poststart", Some(&self.state.poststart), &self.state, Status::Running).inspect_err(|_| {
+            let _ = self.kill(libc::SIGKILL);
+        })
     }
 
     /// A descriptor that becomes readable (`poll(2)`) when the first process has exited, however soon.
@@ -265,6 +269,10 @@ impl Container {
         }
         self.state.cgroup.remove()?;
         self.dir.remove()?;
+        for hook in std::mem::take(&mut self.state.poststop) {
+            // A failure changes nothing any more: the others run all the same (runtime.md, step 13).
+            let _ = hooks::run("poststop", Some(&vec![hook]), &self.state, Status::Stopped);
+        }
         mark(self.timeline.as_ref(), Mark::Deleted);
         Ok(())
     }

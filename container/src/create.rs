@@ -13,9 +13,9 @@ use crate::error::{Context, Error, Result};
 use crate::init::{self, Belongings, Link, Message};
 use crate::options::{CreateOptions, Stdio};
 use crate::plan::{IdMaps, Plan, Surroundings};
-use crate::state::{State, StateDir, start_time};
+use crate::state::{State, StateDir, Status, start_time};
 use crate::sys::{self, Cloned};
-use crate::{process, spec};
+use crate::{hooks, process, spec};
 
 // ANCHOR: create
 /// Makes a container: everything is set up, and its first process waits to become the workload.
@@ -60,16 +60,8 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     // The process: one clone into all new namespaces. It sets itself up while this goes on here.
     let door = open_door(&dir)?;
     let (link, theirs) = Link::pair().context("make", "a socket pair")?;
-    let mut belongings = Belongings {
-        link: theirs,
-        door,
-        entrance: cgroup.entrance()?,
-        streams,
-        console,
-        mounts: plan.mounts.iter().map(|_| None).collect(),
-        devices: plan.devices.iter().map(|_| None).collect(),
-        keep: Vec::new(),
-    };
+    let mut belongings =
+        Belongings { link: theirs, door, entrance: cgroup.entrance()?, streams, console, keep: Vec::new() };
     belongings.list(&plan);
     let child = made.child.insert(clone(&plan, belongings, options.timeline.as_ref())?);
     if let Some(maps) = &plan.namespaces.maps {
@@ -83,17 +75,31 @@ pub fn create(options: CreateOptions) -> Result<Container> {
         write_pid_file(path, child.pid)?;
     }
 
-    // It says that all is done, or which step failed. Once it hears that the state is written, it waits at its door.
-    match link.listen().context("listen to", "the first process")? {
-        Message::Ready => link.go().context("speak to", "the first process")?,
-        Message::Fault(fault) => return Err(fault.explain(&plan)),
-        Message::HooksPlease | Message::Pid(_) | Message::Gone => {
-            return Err(Error::Died { id: options.id, during: "its set-up" });
+    // It says that it wants its hooks run, that all is done, or which step failed. Once it hears that the state is
+    // written, it waits at its door.
+    loop {
+        match link.listen().context("listen to", "the first process")? {
+            Message::HooksPlease => run_hooks(&spec, &plan, &state)?,
+            Message::Ready => break,
+            Message::Fault(fault) => return Err(fault.explain(&plan)),
+            Message::Pid(_) | Message::Gone => {
+                return Err(Error::Died { id: options.id, during: "its set-up" });
+            }
         }
+        link.go().context("speak to", "the first process")?;
     }
+    link.go().context("speak to", "the first process")?;
     Ok(made.into_container(dir, state, options.timeline))
 }
 // ANCHOR_END: create
+
+/// The hooks that run while the first process waits in its namespaces, and what it needs to run the others.
+fn run_hooks(spec: &oci_spec::runtime::Spec, plan: &Plan, state: &State) -> Result<()> {
+    let Some(configured) = spec.hooks() else { return Ok(()) };
+    hooks::run("prestart", hooks::prestart(configured), state, Status::Creating)?;
+    hooks::run("createRuntime", configured.create_runtime().as_ref(), state, Status::Creating)?;
+    plan.hooks_inside.as_ref().map_or(Ok(()), |inside| inside.fill(state))
+}
 
 /// The descriptors for the workload's streams, or the socket for its terminal.
 #[allow(clippy::type_complexity)]

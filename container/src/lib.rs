@@ -43,6 +43,7 @@ mod container;
 mod create;
 mod error;
 mod exec;
+mod hooks;
 mod init;
 mod options;
 mod plan;

@@ -12,7 +12,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hook, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Membership;
@@ -71,6 +71,11 @@ pub(crate) struct State {
     pub(crate) own_pids: bool,
     /// Whether it has a user namespace of its own.
     pub(crate) own_users: bool,
+    /// Those that run after `start` and after `delete`, kept because the bundle may be gone by then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) poststart: Vec<Hook>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) poststop: Vec<Hook>,
     #[serde(default, skip_serializing_if = "HashMap::is_empty")]
     pub(crate) annotations: HashMap<String, String>,
 }
@@ -165,6 +170,8 @@ impl State {
             cgroup,
             own_pids: true,
             own_users: false,
+            poststart: spec.hooks().as_ref().and_then(|hooks| hooks.poststart().clone()).unwrap_or_default(),
+            poststop: spec.hooks().as_ref().and_then(|hooks| hooks.poststop().clone()).unwrap_or_default(),
             annotations: spec.annotations().clone().unwrap_or_default(),
         }
     }

@@ -3,7 +3,8 @@
 use crate::{plan, security};
 
 /// The hooks that are run.
-pub const HOOKS: &[&str] = &[];
+pub const HOOKS: &[&str] =
+    &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// The namespaces that can be made or joined.
 pub const NAMESPACES: &[&str] = &["cgroup", "ipc", "mount", "network", "pid", "user", "uts"];

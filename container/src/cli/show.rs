@@ -65,7 +65,7 @@ impl List {
         containers.sort_by(|a, b| a.id().cmp(b.id()));
         match (self.quiet, self.format) {
             (true, _) => containers.iter().for_each(|container| println!("{}", container.id())),
-            (false, Format::Json) => println!("{}", Value::from_iter(containers.iter().map(describe))),
+            (false, Format::Json) => println!("{}", containers.iter().map(describe).collect::<Value>()),
             (false, Format::Table) => {
                 println!("{:<20} {:>8} {:<10} {:<22} BUNDLE", "ID", "PID", "STATUS", "CREATED");
                 for c in &containers {

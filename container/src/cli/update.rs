@@ -51,13 +51,13 @@ impl Update {
         let container = global.load(&self.id)?;
         let resources = match &self.resources {
             Some(file) => read(file)?,
-            None => self.from_options().map_err(|error| Failure::new(error.to_string()))?,
+            None => self.resources_of_options().map_err(|error| Failure::new(error.to_string()))?,
         };
         container.update(&resources)?;
         Ok(0)
     }
 
-    fn from_options(self) -> Result<LinuxResources, oci_spec::OciSpecError> {
+    fn resources_of_options(self) -> Result<LinuxResources, oci_spec::OciSpecError> {
         let mut memory = LinuxMemoryBuilder::default();
         for (value, set) in [
             (self.memory, LinuxMemoryBuilder::limit as fn(LinuxMemoryBuilder, i64) -> LinuxMemoryBuilder),

@@ -1,7 +1,7 @@
 //! /dev: the nodes and the links that programs expect there.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat, mknodat, statat, symlinkat, unlinkat,
@@ -23,23 +23,10 @@ const LINKS: &[(&CStr, &CStr)] = &[
     (c"ptmx", c"pts/ptmx"),
 ];
 
-/// In a user namespace `mknod(2)` is not allowed: takes hold of the host's node instead, outside.
-pub(super) fn prepare(plan: &DevicePlan) -> sys::Result<Option<OwnedFd>> {
-    if !plan.bind {
-        return Ok(None);
-    }
-    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
-    open_tree(CWD, plan.host.as_c_str(), flags).map(Some)
-}
-
-/// Makes the nodes and the links, inside.
-pub(super) fn make(plan: &Plan, root: BorrowedFd<'_>, held: &[Option<OwnedFd>]) -> Result<(), Fault> {
-    for (index, (device, held)) in plan.devices.iter().zip(held).enumerate() {
-        match held {
-            Some(held) => bind(root, device, held),
-            None => node(root, device),
-        }
-        .at_index(Step::Device, index)?;
+/// Makes the nodes and the links.
+pub(super) fn make(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Fault> {
+    for (index, device) in plan.devices.iter().enumerate() {
+        if device.bind { bind(root, device) } else { node(root, device) }.at_index(Step::Device, index)?;
     }
     if plan.devices.is_empty() {
         return Ok(()); // the host's own /dev is bound there
@@ -81,10 +68,13 @@ fn node(root: BorrowedFd<'_>, plan: &DevicePlan) -> sys::Result<()> {
     Ok(())
 }
 
-fn bind(root: BorrowedFd<'_>, plan: &DevicePlan, held: &OwnedFd) -> sys::Result<()> {
+/// In a user namespace `mknod(2)` is not allowed: the host's node is bound instead.
+fn bind(root: BorrowedFd<'_>, plan: &DevicePlan) -> sys::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
+    let held = open_tree(CWD, plan.host.as_c_str(), flags)?;
     let target = paths::file_at(root, &plan.target)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(held, c"", &target, c"", flags)
+    move_mount(&held, c"", &target, c"", flags)
 }
 
 /// Lays the container's terminal over /dev/console.

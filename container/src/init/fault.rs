@@ -42,7 +42,6 @@ steps! {
     Pivot = "pivot_root into",
     BuildMount = "prepare mounts:",
     Target = "open or make the target of mounts:",
-    CopyUp = "copy the old contents into tmpfs:",
     AttachMount = "mount",
     Device = "make device",
     DeviceLink = "make the usual links in /dev of",
@@ -52,6 +51,8 @@ steps! {
     ReadOnly = "make linux.readonlyPaths read-only:",
     RootReadOnly = "make root.readonly true for",
     RootPropagation = "set linux.rootfsPropagation of",
+    CreateContainerHook = "run hooks.createContainer",
+    StartContainerHook = "run hooks.startContainer",
     Stdio = "put standard streams of",
     Limit = "set process.rlimits",
     Personality = "set linux.personality of",
@@ -119,7 +120,7 @@ impl Fault {
             Step::Sysctl => text(plan.sysctls.get(index).map(|(path, _)| path)),
             Step::Propagation => Some("/".to_owned()),
             Step::Root | Step::Pivot | Step::RootReadOnly | Step::RootPropagation => Some(plan.root.name()),
-            Step::BuildMount | Step::Target | Step::CopyUp | Step::AttachMount => {
+            Step::BuildMount | Step::Target | Step::AttachMount => {
                 plan.mounts.get(index).map(|mount| match &mount.source {
                     crate::plan::Source::Bind { path, .. } => {
                         format!("{} (from {})", mount.name, path.to_string_lossy())
@@ -129,6 +130,12 @@ impl Fault {
                     }
                     _ => mount.name.clone(),
                 })
+            }
+            Step::CreateContainerHook | Step::StartContainerHook => {
+                let hooks = plan.hooks_inside.as_ref();
+                let hooks =
+                    hooks.map(|h| if self.step == Step::StartContainerHook { &h.start } else { &h.create });
+                text(hooks.and_then(|hooks| hooks.get(index)).map(|hook| &hook.path))
             }
             Step::Device => text(plan.devices.get(index).map(|device| &device.host)),
             Step::Mask => text(plan.masked.get(index)).map(|path| format!("/{path}")),
@@ -178,6 +185,9 @@ impl Fault {
             (Step::BuildMount, Errno::NOENT) => "; does the source exist?",
             (Step::Target, Errno::LOOP) => "; /proc and /sys must be directories, not symbolic links",
             (Step::User, Errno::INVAL) => "; is the id mapped in linux.uidMappings and gidMappings?",
+            (Step::CreateContainerHook | Step::StartContainerHook, Errno::PROTO) => {
+                "; it exited with an error of its own"
+            }
             (Step::Cwd, Errno::NOENT) => "; make the directory in the image, or choose another",
             _ => "",
         };

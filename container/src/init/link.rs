@@ -86,7 +86,6 @@ impl Link {
     }
 
     /// Process: asks for the hooks.
-    #[allow(dead_code)]
     pub(crate) fn hooks_please(&self) -> sys::Result<()> {
         self.send(&[HOOKS_PLEASE])
     }

@@ -5,6 +5,7 @@
 
 mod devices;
 mod fault;
+mod hooks;
 mod link;
 mod mounts;
 mod newcomer;
@@ -39,9 +40,6 @@ pub(crate) struct Belongings {
     pub(crate) entrance: Entrance,
     pub(crate) streams: Option<[OwnedFd; 3]>,
     pub(crate) console: Option<OwnedFd>,
-    /// Room for the mounts and devices that are prepared outside, as there is no allocating in the child.
-    pub(crate) mounts: Vec<Option<OwnedFd>>,
-    pub(crate) devices: Vec<Option<OwnedFd>>,
     /// The numbers of all descriptors that the process needs, in rising order.
     pub(crate) keep: Vec<RawFd>,
 }
@@ -54,7 +52,11 @@ impl Belongings {
         let tasks = self.entrance.tasks.iter().chain(streams).chain(&self.console).map(AsFd::as_fd);
         let joined = plan.namespaces.join.iter().map(|(fd, _)| fd.as_fd());
         let layers = plan.root.layers().iter().map(|(fd, _)| fd.as_fd());
-        let all = own.chain(tasks).chain(joined).chain(layers).map(|fd| fd.as_raw_fd());
+        let inputs = plan
+            .hooks_inside
+            .iter()
+            .flat_map(|hooks| [hooks.create_input.as_fd(), hooks.start_input.as_fd()]);
+        let all = own.chain(tasks).chain(joined).chain(layers).chain(inputs).map(|fd| fd.as_raw_fd());
         self.keep = (0..3 + plan.process.preserve_fds as RawFd).chain(all).collect();
         self.keep.sort_unstable();
         self.keep.dedup();
@@ -80,10 +82,7 @@ pub(crate) fn first_process(plan: &Plan, mut with: Belongings, timeline: Option<
             Err(_) => sys::exit(1),
         }
     };
-    let fault = match process::look_up(&plan.process).and_then(|program| {
-        mark(Mark::Secured);
-        process::become_workload(&plan.process, program)
-    }) {
+    let fault = match last_steps(plan, &mark) {
         Ok(never) => match never {},
         Err(fault) => fault,
     };
@@ -119,26 +118,27 @@ fn set_up(plan: &Plan, with: &mut Belongings, mark: &dyn Fn(Mark)) -> Result<(),
     mark(Mark::CgroupReady);
     settings(plan)?;
 
-    // Mounts are prepared outside, where the host's files are; then the root changes, and they are attached inside.
-    root::mount_root(plan)?;
-    for (index, (mount, held)) in plan.mounts.iter().zip(&mut with.mounts).enumerate() {
-        *held = mounts::prepare(mount).at_index(Step::BuildMount, index)?;
-    }
-    for (index, (device, held)) in plan.devices.iter().zip(&mut with.devices).enumerate() {
-        *held = devices::prepare(device).at_index(Step::Device, index)?;
-    }
-    let masks = (!plan.masked.is_empty()).then(mounts::Masks::prepare).transpose().at(Step::Mask)?;
+    // The file system: all mounts are made in the new root while the host's files can still be reached, each target
+    // resolved as if that root were the root already.
+    let root = root::mount_root(plan)?;
     mark(Mark::OverlayMounted);
-    let root = root::enter(plan)?;
-    mark(Mark::Pivoted);
-    attach_mounts(plan, with, &root)?;
-    devices::make(plan, root.as_fd(), &with.devices)?;
+    make_mounts(plan, &root)?;
+    devices::make(plan, root.as_fd())?;
     if let (true, Some(socket)) = (plan.process.terminal, &with.console) {
         tty::open(&plan.process, root.as_fd(), socket.as_fd(), true)?;
     }
-    hide(plan, masks, &root)?;
-    root::finish(plan, root.as_fd())?;
+    hide(plan, &root)?;
     mark(Mark::Mounted);
+    if plan.hooks {
+        with.link.hooks_please().at(Step::Parent)?;
+        with.link.wait_for_go().at(Step::Parent)?;
+    }
+    if let Some(inside) = &plan.hooks_inside {
+        hooks::run(&inside.create, &inside.create_input, Step::CreateContainerHook)?;
+    }
+    root::enter(plan)?;
+    root::finish(plan, root.as_fd())?;
+    mark(Mark::Pivoted);
 
     // Rights last, as every step above needs some.
     umask(mask);
@@ -149,6 +149,16 @@ fn set_up(plan: &Plan, with: &mut Belongings, mark: &dyn Fn(Mark)) -> Result<(),
     with.link.wait_for_go().at(Step::Parent)
 }
 // ANCHOR_END: first_process
+
+/// What is left once `start` has knocked.
+fn last_steps(plan: &Plan, mark: &dyn Fn(Mark)) -> Result<Infallible, Fault> {
+    if let Some(inside) = &plan.hooks_inside {
+        hooks::run(&inside.start, &inside.start_input, Step::StartContainerHook)?;
+    }
+    let program = process::look_up(&plan.process)?;
+    mark(Mark::Secured);
+    process::become_workload(&plan.process, program)
+}
 
 fn join_namespaces(plan: &Plan) -> Result<(), Fault> {
     for (index, (fd, typ)) in plan.namespaces.join.iter().enumerate() {
@@ -183,19 +193,20 @@ fn settings(plan: &Plan) -> Result<(), Fault> {
     Ok(())
 }
 
-fn attach_mounts(plan: &Plan, with: &mut Belongings, root: &OwnedFd) -> Result<(), Fault> {
+fn make_mounts(plan: &Plan, root: &OwnedFd) -> Result<(), Fault> {
     use crate::plan::Source;
-    for (index, (mount, held)) in plan.mounts.iter().zip(&with.mounts).enumerate() {
-        match (&mount.source, held) {
-            (Source::Link { to }, _) => {
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        match &mount.source {
+            Source::Link { to } => {
                 let (directory, name) =
                     paths::parent(root.as_fd(), &mount.target).at_index(Step::Target, index)?;
                 rustix::fs::symlinkat(to.as_c_str(), &directory, name).at_index(Step::AttachMount, index)?;
             }
-            (_, None) => mounts::remount(root.as_fd(), mount).at_index(Step::AttachMount, index)?,
-            (_, Some(held)) => {
-                let target = mounts::target(root.as_fd(), mount, Some(held)).at_index(Step::Target, index)?;
-                mounts::attach(mount, held, &target).at_index(Step::AttachMount, index)?;
+            Source::Remount => mounts::remount(root.as_fd(), mount).at_index(Step::AttachMount, index)?,
+            Source::FileSystem { .. } | Source::Bind { .. } => {
+                let detached = mounts::prepare(mount).at_index(Step::BuildMount, index)?;
+                let target = mounts::target(root.as_fd(), mount, &detached).at_index(Step::Target, index)?;
+                mounts::attach(mount, &detached, &target).at_index(Step::AttachMount, index)?;
             }
         }
     }
@@ -203,11 +214,12 @@ fn attach_mounts(plan: &Plan, with: &mut Belongings, root: &OwnedFd) -> Result<(
 }
 
 /// Masked and read-only paths: parts of /proc and /sys that no namespace covers.
-fn hide(plan: &Plan, masks: Option<mounts::Masks>, root: &OwnedFd) -> Result<(), Fault> {
+fn hide(plan: &Plan, root: &OwnedFd) -> Result<(), Fault> {
     for (index, path) in plan.read_only.iter().enumerate() {
         mounts::make_read_only(root.as_fd(), path).at_index(Step::ReadOnly, index)?;
     }
-    if let Some(mut masks) = masks {
+    if !plan.masked.is_empty() {
+        let mut masks = mounts::Masks::prepare().at(Step::Mask)?;
         for (index, path) in plan.masked.iter().enumerate() {
             masks.cover(root.as_fd(), path).at_index(Step::Mask, index)?;
         }

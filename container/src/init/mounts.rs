@@ -1,6 +1,6 @@
-//! Mounts in two moves: *prepared* outside, where the host's files are in reach, as detached mounts that only a
-//! descriptor holds (`fsmount(2)`, `open_tree(2)`); *attached* inside, after `pivot_root(2)`, where the container's
-//! root is all there is and no path of the configuration can lead anywhere else (`move_mount(2)`).
+//! Mounts in two moves: *prepared* as a detached mount that only a descriptor holds (`fsmount(2)`, `open_tree(2)`),
+//! then *attached* to its target, a descriptor too (`move_mount(2)`). So no path is looked up a second time, when
+//! somebody could have changed it: the target is opened once, inside the new root ([`paths`]).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -24,8 +24,8 @@ const CLONE_OF_FD: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLOEXEC
     .union(OpenTreeFlags::OPEN_TREE_CLONE)
     .union(OpenTreeFlags::AT_EMPTY_PATH);
 
-/// Prepares one mount, outside. None for what can only be done inside.
-pub(super) fn prepare(plan: &MountPlan) -> sys::Result<Option<OwnedFd>> {
+/// Prepares one mount.
+pub(super) fn prepare(plan: &MountPlan) -> sys::Result<OwnedFd> {
     match &plan.source {
         Source::FileSystem { typ, source, parameters } => {
             let context = fsopen(typ.as_c_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -40,7 +40,7 @@ pub(super) fn prepare(plan: &MountPlan) -> sys::Result<Option<OwnedFd>> {
             }
             fsconfig_create(&context)?;
             let attributes = MountAttrFlags::from_bits_retain(plan.attributes.set as u32);
-            fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map(Some)
+            fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         }
         Source::Bind { path, recursive } => {
             let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
@@ -51,30 +51,24 @@ pub(super) fn prepare(plan: &MountPlan) -> sys::Result<Option<OwnedFd>> {
             if plan.attributes.changes_mount() {
                 change(tree.as_fd(), false, plan.attributes.set, plan.attributes.clear)?;
             }
-            Ok(Some(tree))
+            Ok(tree)
         }
-        Source::Link { .. } | Source::Remount => Ok(None),
+        Source::Link { .. } | Source::Remount => Err(Errno::INVAL), // there is nothing to prepare
     }
 }
 
 /// Opens, or makes, what the mount goes on.
-pub(super) fn target(
-    root: BorrowedFd<'_>,
-    plan: &MountPlan,
-    mount: Option<&OwnedFd>,
-) -> sys::Result<OwnedFd> {
+pub(super) fn target(root: BorrowedFd<'_>, plan: &MountPlan, mount: &OwnedFd) -> sys::Result<OwnedFd> {
     if plan.no_symlinks {
         match paths::open_no_symlinks(root, &plan.target, OFlags::PATH | OFlags::DIRECTORY) {
             Err(Errno::NOENT) => {}
             result => return result,
         }
     }
-    match mount {
-        Some(mount) if FileType::from_raw_mode(fstat(mount)?.st_mode) != FileType::Directory => {
-            paths::file_at(root, &plan.target)
-        }
-        Some(_) => paths::directory_at(root, &plan.target),
-        None => paths::open(root, &plan.target, OFlags::PATH),
+    if FileType::from_raw_mode(fstat(mount)?.st_mode) == FileType::Directory {
+        paths::directory_at(root, &plan.target)
+    } else {
+        paths::file_at(root, &plan.target)
     }
 }
 
@@ -124,7 +118,7 @@ pub(super) struct Masks {
 }
 
 impl Masks {
-    /// Prepares both covers, outside, from the host's own /dev/null: the container's could be something else.
+    /// Prepares both covers, from the host's own /dev/null: the container's could be something else.
     pub(super) fn prepare() -> sys::Result<Self> {
         let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
         let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;

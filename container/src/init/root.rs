@@ -14,7 +14,7 @@ use crate::plan::{Plan, RootPlan};
 use crate::sys;
 
 /// Mounts the root file system and makes it the working directory; what is mounted below it comes with it.
-pub(super) fn mount_root(plan: &Plan) -> Result<(), Fault> {
+pub(super) fn mount_root(plan: &Plan) -> Result<OwnedFd, Fault> {
     // The namespace began as a copy of the host's mounts, linked to them: cut, so that nothing we mount shows there.
     mount_change(c"/", plan.propagation).at(Step::Propagation)?;
     if plan.propagation.contains(Propagation::SHARED) {
@@ -29,7 +29,8 @@ pub(super) fn mount_root(plan: &Plan) -> Result<(), Fault> {
             let tree = open_tree(CWD, path.as_c_str(), flags).at(Step::Root)?;
             let onto = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             move_mount(&tree, c"", CWD, path.as_c_str(), onto).at(Step::Root)?;
-            fchdir(&tree).at(Step::Root)
+            fchdir(&tree).at(Step::Root)?;
+            Ok(tree)
         }
         RootPlan::Overlay { at, data, layers } => {
             for (fd, path) in layers {
@@ -39,7 +40,8 @@ pub(super) fn mount_root(plan: &Plan) -> Result<(), Fault> {
             }
             mount(c"overlay", at.as_c_str(), c"overlay", MountFlags::empty(), data.as_c_str())
                 .at(Step::Root)?;
-            chdir(at.as_c_str()).at(Step::Root)
+            chdir(at.as_c_str()).at(Step::Root)?;
+            open(c".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at(Step::Root)
         }
     }
 }
@@ -71,7 +73,7 @@ fn make_parent_private(plan: &Plan) -> sys::Result<()> {
 }
 
 /// Turns the working directory into the root and lets go of the host's tree. After this no path leads out.
-pub(super) fn enter(plan: &Plan) -> Result<OwnedFd, Fault> {
+pub(super) fn enter(plan: &Plan) -> Result<(), Fault> {
     if plan.pivot {
         // Both in one place: the new root goes on top, the old one ends up stacked on "." (pivot_root(2), Notes).
         pivot_root(c".", c".").at(Step::Pivot)?;
@@ -84,8 +86,7 @@ pub(super) fn enter(plan: &Plan) -> Result<OwnedFd, Fault> {
         move_mount(CWD, c".", CWD, c"/", MoveMountFlags::empty()).at(Step::Pivot)?;
         chroot(c".").at(Step::Pivot)?;
     }
-    chdir(c"/").at(Step::Pivot)?;
-    open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at(Step::Pivot)
+    chdir(c"/").at(Step::Pivot)
 }
 
 /// What waits until nothing more has to be written or mounted.

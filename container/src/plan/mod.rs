@@ -6,11 +6,13 @@
 //! has the same plan, turns that back into words.
 
 mod devices;
+mod hooks;
 mod mounts;
 mod namespaces;
 mod process;
 
 pub(crate) use devices::{DevicePlan, device_plan};
+pub(crate) use hooks::HookPlan;
 pub(crate) use mounts::{Attributes, MountPlan, Source, mount_options, mount_plan};
 pub(crate) use namespaces::{IdMaps, Namespaces};
 pub(crate) use process::{Capabilities, ProcessPlan};
@@ -24,6 +26,7 @@ use rustix::mount::MountPropagationFlags;
 
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
+use crate::hooks as hooks_inside;
 use crate::options::RootFs;
 use crate::spec::{c_path, c_string};
 
@@ -44,6 +47,9 @@ pub(crate) struct Plan {
     pub(crate) root_read_only: bool,
     pub(crate) pivot: bool,
     pub(crate) process: ProcessPlan,
+    /// Whether the runtime has hooks to run before the root changes.
+    pub(crate) hooks: bool,
+    pub(crate) hooks_inside: Option<hooks_inside::Inside>,
 }
 
 /// Where the root file system comes from.
@@ -106,6 +112,8 @@ impl Plan {
             pivot: around.pivot,
             process: ProcessPlan::new(process, &linux, around.preserve_fds)?,
             namespaces,
+            hooks: spec.hooks().as_ref().is_some_and(hooks_inside::before_pivot),
+            hooks_inside: spec.hooks().as_ref().map(hooks_inside::Inside::new).transpose()?.flatten(),
         })
     }
 }

@@ -22,9 +22,6 @@ pub(crate) struct MountPlan {
     pub(crate) attributes: Attributes,
     /// /proc and /sys must be directories themselves: through a symbolic link, masked paths would be missed.
     pub(crate) no_symlinks: bool,
-    /// Fill the new tmpfs with what the directory held.
-    #[allow(dead_code)]
-    pub(crate) copy_up: bool,
 }
 
 /// What is mounted.
@@ -153,16 +150,18 @@ pub(crate) fn mount_plan(
 ) -> Result<()> {
     let field = format!("mounts[{index}]");
     let mut attributes = Attributes::default();
-    let (mut bind, mut remount, mut copy_up) = (None, false, false);
+    let (mut bind, mut remount) = (None, false);
     let mut data = Vec::new();
     for option in mount.options().iter().flatten() {
         match option.as_str() {
             "bind" => bind = bind.or(Some(false)),
             "rbind" => bind = Some(true),
             "remount" => remount = true,
-            "tmpcopyup" => copy_up = true,
-            "idmap" | "ridmap" => {
-                return Err(Error::config(field, "id-mapped mounts are not supported yet"));
+            "tmpcopyup" | "idmap" | "ridmap" => {
+                return Err(Error::config(
+                    field,
+                    format!("the option {option:?} is not supported yet; leave it out"),
+                ));
             }
             option if attributes.take(option) || IGNORED.contains(&option) => {}
             option => data.push(option),
@@ -192,7 +191,7 @@ pub(crate) fn mount_plan(
     };
     let target = inside(&field, mount.destination())?;
     let name = mount.destination().display().to_string();
-    plan.push(MountPlan { name, target, source, attributes, no_symlinks, copy_up });
+    plan.push(MountPlan { name, target, source, attributes, no_symlinks });
     Ok(())
 }
 
@@ -222,7 +221,7 @@ fn cgroup(
     let mut add = |path: &Path, source, attributes| -> Result<()> {
         let name = path.display().to_string();
         let target = inside(field, path)?;
-        plan.push(MountPlan { name, target, source, attributes, no_symlinks: false, copy_up: false });
+        plan.push(MountPlan { name, target, source, attributes, no_symlinks: false });
         Ok(())
     };
     let bind = |path: PathBuf| Ok::<_, Error>(Source::Bind { path: c_path(field, path)?, recursive: false });
