@@ -67,13 +67,19 @@ impl Look {
     }
 
     /// What was seen.
-    fn print(&self, vm: &Vm, timeline: &Timeline, symbols: Option<&str>) {
+    /// `vm` is none where QEMU runs the guest.
+    fn print(&self, vm: Option<&Vm>, timeline: &Timeline, symbols: Option<&str>) {
         if self.stats {
             let marks = timeline.marks();
             let start = marks.first().map_or(0, |(_, at)| *at);
             for (mark, at) in marks {
                 eprintln!("{:>12.3} ms  {}", (at - start) as f64 / 1e6, mark.name());
             }
+        }
+        let Some(vm) = vm else {
+            return eprintln!("the guest ran under QEMU's translator (TCG), without KVM");
+        };
+        if self.stats {
             let (probe, kind) = (vm.probe(), if vm.probe().hardware { "hardware" } else { "interpreted" });
             eprintln!("{:>12.3} ns  a kernel-mode instruction: {kind}", probe.instruction);
             for (name, count) in vm.stats().exits().filter(|(_, count)| *count > 0) {

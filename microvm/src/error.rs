@@ -112,9 +112,11 @@ pub enum Error {
         /// What was given.
         id: String,
     },
-    /// QEMU was asked for.
-    #[error("QEMU's translator cannot be used yet; leave out --accel tcg")]
-    NoTcg,
+    /// QEMU is needed and not there.
+    #[error(
+        "qemu-system-x86_64 is not installed; install the package qemu-system-x86, or use a machine with /dev/kvm"
+    )]
+    NoQemu,
     /// The guest ended before its workload did.
     #[error("the guest died: {}{}", describe(.how), last_words(.console))]
     GuestDied {

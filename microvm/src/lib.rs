@@ -92,6 +92,7 @@
 //! 7. [`agent`], [`sandbox`]: from a machine to a bundle's process.
 
 mod error;
+mod machine;
 mod sys;
 
 pub mod agent;
@@ -104,6 +105,7 @@ pub mod initramfs;
 pub mod kvm;
 pub mod loader;
 pub mod memory;
+pub mod qemu;
 pub mod sandbox;
 pub mod stats;
 pub mod vcpu;

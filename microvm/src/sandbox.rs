@@ -18,13 +18,16 @@ use oci_spec::runtime::{Process, Spec};
 
 use crate::Error;
 use crate::agent::{AgentError, Exit, ProcessId, RootDevice, Session, Stdio};
-use crate::boot::{self, Config};
+use crate::boot;
 use crate::devices::serial::Console;
 use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::blk::Block;
 use crate::devices::virtio::rng::Rng;
 use crate::initramfs::Initramfs;
-use crate::vm::Vm;
+use crate::kvm::Kvm;
+use crate::machine::Machine;
+use crate::qemu::{self, Board, Qemu};
+use crate::vm::{AtEnd, Vm};
 
 /// The guest's PID 1 (microvm/guest/init), built by build.rs.
 static GUEST_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-init"));
@@ -111,7 +114,7 @@ pub struct Diagnostics {
 pub struct Sandbox {
     // Dropped in this order: the conversation, the machine, the files.
     session: Session,
-    vm: Vm,
+    machine: Machine,
     spec: Spec,
     exit: Arc<EventFd>,
     _files: StateDir,
@@ -134,9 +137,6 @@ pub fn create(options: CreateOptions) -> Result<Sandbox, Error> {
 /// As [`create`].
 // ANCHOR: create
 pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<Sandbox, Error> {
-    if options.accel == Accel::Tcg {
-        return Err(Error::NoTcg);
-    }
     let spec = load_spec(&options.bundle)?;
     let process = spec.process().clone().ok_or_else(|| no_process(&options.bundle))?;
     let files = StateDir::make(&options.root, &options.id)?;
@@ -149,30 +149,46 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
     let (host, port) =
         UnixStream::pair().map_err(Error::system("make the channel to the guest (socketpair)"))?;
     let hang_up = host.try_clone().map_err(Error::system("duplicate the channel to the guest (dup)"))?;
-    let vm = boot::boot(Config {
-        kernel: options.kernel.image,
-        kernel_cache: None,
-        initramfs: initramfs(&options.kernel.modules)?,
-        command_line: diagnostics.command_line,
-        memory_mib: options.memory_mib,
-        vcpus: options.vcpus,
-        devices: devices(&options.disk, port)?,
-        console: diagnostics.console,
-        pvh: false,
-        profile: diagnostics.profile,
-        timeline: timeline.clone(),
-        // The agent learns of the machine's end as of a peer that hung up. What is under way can still be read.
-        at_end: Some(Box::new(move || drop(hang_up.shutdown(Shutdown::Both)))),
-    })?;
+    // The agent learns of the machine's end as of a peer that hung up. What is under way can still be read.
+    let at_end: Option<AtEnd> = Some(Box::new(move || drop(hang_up.shutdown(Shutdown::Both))));
+    let initramfs = initramfs(&options.kernel.modules)?;
+    let machine = match resolve(options.accel) {
+        Accel::Tcg => Machine::Tcg(Qemu::start(qemu::Config {
+            kernel: options.kernel.image,
+            initramfs,
+            command_line: diagnostics.command_line,
+            memory_mib: options.memory_mib,
+            vcpus: options.vcpus,
+            board: if options.kernel.modules.is_empty() { Board::MicroVm } else { Board::Pc },
+            disk: options.disk.path,
+            channel: port,
+            console: diagnostics.console,
+            at_end,
+        })?),
+        Accel::Kvm | Accel::Auto => Machine::Kvm(boot::boot(boot::Config {
+            kernel: options.kernel.image,
+            kernel_cache: None,
+            initramfs,
+            command_line: diagnostics.command_line,
+            memory_mib: options.memory_mib,
+            vcpus: options.vcpus,
+            devices: devices(&options.disk, port)?,
+            console: diagnostics.console,
+            pvh: false,
+            profile: diagnostics.profile,
+            timeline: timeline.clone(),
+            at_end,
+        })?),
+    };
 
     let session = Session::new(OwnedFd::from(host), Some(timeline))?;
-    session.wait_ready(PATIENCE).map_err(|error| explain(error, &vm))?;
+    session.wait_ready(PATIENCE).map_err(|error| explain(error, &machine))?;
     let root = RootDevice { device: ROOT_DEVICE, fs_type: &options.disk.fs_type };
-    session.set_up(&spec, &root).map_err(|error| explain(error, &vm))?;
-    let first = session.exec(&process, options.stdio).map_err(|error| explain(error, &vm))?;
+    session.set_up(&spec, &root).map_err(|error| explain(error, &machine))?;
+    let first = session.exec(&process, options.stdio).map_err(|error| explain(error, &machine))?;
     debug_assert_eq!(first, FIRST);
     let exit = session.exit_fd(first)?;
-    Ok(Sandbox { session, vm, spec, exit, _files: files })
+    Ok(Sandbox { session, machine, spec, exit, _files: files })
 }
 // ANCHOR_END: create
 
@@ -182,7 +198,7 @@ impl Sandbox {
     /// # Errors
     /// The command does not exist ([`Error::exit_code`] 127), cannot be executed (126), or anything else (125).
     pub fn start(&mut self) -> Result<(), Error> {
-        self.session.start(FIRST).map_err(|error| explain(error, &self.vm))
+        self.session.start(FIRST).map_err(|error| explain(error, &self.machine))
     }
 
     /// Becomes readable when the workload has ended, or the guest has.
@@ -205,7 +221,7 @@ impl Sandbox {
     pub fn kill(&mut self, signal: i32) -> Result<(), Error> {
         match self.session.try_wait(FIRST) {
             Some(_) => Ok(()),
-            None => self.session.signal(FIRST, signal).map_err(|error| explain(error, &self.vm)),
+            None => self.session.signal(FIRST, signal).map_err(|error| explain(error, &self.machine)),
         }
     }
 
@@ -214,7 +230,7 @@ impl Sandbox {
     /// # Errors
     /// The guest is gone.
     pub fn resize(&mut self, rows: u16, columns: u16) -> Result<(), Error> {
-        self.session.resize(FIRST, rows, columns).map_err(|error| explain(error, &self.vm))
+        self.session.resize(FIRST, rows, columns).map_err(|error| explain(error, &self.machine))
     }
 
     /// Runs another process beside the workload. It is running when this returns.
@@ -222,8 +238,8 @@ impl Sandbox {
     /// # Errors
     /// As [`Sandbox::start`].
     pub fn exec(&mut self, process: &Process, stdio: Stdio) -> Result<ProcessId, Error> {
-        let id = self.session.exec(process, stdio).map_err(|error| explain(error, &self.vm))?;
-        self.session.start(id).map_err(|error| explain(error, &self.vm))?;
+        let id = self.session.exec(process, stdio).map_err(|error| explain(error, &self.machine))?;
+        self.session.start(id).map_err(|error| explain(error, &self.machine))?;
         Ok(id)
     }
 
@@ -232,7 +248,7 @@ impl Sandbox {
     /// # Errors
     /// [`Error::GuestDied`] where the guest ended before it.
     pub fn wait_process(&mut self, id: ProcessId) -> Result<Exit, Error> {
-        self.session.wait(id).map_err(|error| explain(error, &self.vm))
+        self.session.wait(id).map_err(|error| explain(error, &self.machine))
     }
 
     /// Holds the guest still: no vCPU enters it.
@@ -240,7 +256,7 @@ impl Sandbox {
     /// # Errors
     /// None yet.
     pub fn pause(&mut self) -> Result<(), Error> {
-        self.vm.pause();
+        self.machine.pause();
         Ok(())
     }
 
@@ -249,7 +265,7 @@ impl Sandbox {
     /// # Errors
     /// None yet.
     pub fn resume(&mut self) -> Result<(), Error> {
-        self.vm.resume();
+        self.machine.resume();
         Ok(())
     }
 
@@ -258,9 +274,17 @@ impl Sandbox {
         &self.spec
     }
 
-    /// The machine, to look at.
-    pub fn vm(&self) -> &Vm {
-        &self.vm
+    /// What runs the guest: [`Accel::Kvm`] or [`Accel::Tcg`]. Every measurement must carry it.
+    pub fn accel(&self) -> Accel {
+        self.machine.accel()
+    }
+
+    /// The machine, to look at, if it is ours.
+    pub fn vm(&self) -> Option<&Vm> {
+        match &self.machine {
+            Machine::Kvm(vm) => Some(vm),
+            Machine::Tcg(_) => None,
+        }
     }
 
     /// Ends the guest, by its own power-off if it manages that soon, and gives everything back.
@@ -269,15 +293,24 @@ impl Sandbox {
     /// None yet: what the operating system holds for us goes with its handles.
     pub fn delete(self) -> Result<(), Error> {
         if self.session.power_off().is_ok() {
-            self.vm.resume();
-            let _ = self.vm.wait_until(Instant::now() + GRACE);
+            self.machine.resume();
+            let _ = self.machine.wait_until(Instant::now() + GRACE);
         }
         Ok(())
     }
 }
 
+/// KVM where it can be used.
+fn resolve(accel: Accel) -> Accel {
+    match accel {
+        Accel::Auto if Kvm::open().is_err() => Accel::Tcg,
+        Accel::Auto => Accel::Kvm,
+        chosen => chosen,
+    }
+}
+
 /// Where the guest ended, that is the reason; what the agent saw of it is only a consequence.
-fn explain(error: AgentError, vm: &Vm) -> Error {
+fn explain(error: AgentError, vm: &Machine) -> Error {
     match (&error, vm.end()) {
         (AgentError::HungUp, Some(end)) => {
             Error::GuestDied { how: end, console: vm.console().last_lines(LINES) }

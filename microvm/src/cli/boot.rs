@@ -58,7 +58,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     })?;
     let end = vm.wait()?;
     timeline.mark(Mark::Exited);
-    args.look.print(&vm, &timeline, symbols.as_deref());
+    args.look.print(Some(&vm), &timeline, symbols.as_deref());
     match end {
         // A kernel that panics resets, too; who boots one to look at it sees that on the console.
         End::Asked(_) => Ok(ExitCode::SUCCESS),

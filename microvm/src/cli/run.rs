@@ -37,6 +37,9 @@ pub(super) struct Args {
     /// Number of vCPUs
     #[arg(long, default_value_t = 1)]
     cpus: u8,
+    /// What runs the guest: kvm, tcg (QEMU's translator), or auto: kvm where there is a /dev/kvm
+    #[arg(long, default_value = "kvm", value_parser = accel)]
+    accel: Accel,
     /// The folder of run-time files
     #[arg(long, value_name = "FOLDER", default_value = "/run/lab-vm")]
     root: PathBuf,
@@ -68,7 +71,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         kernel: Kernel { image: args.kernel, modules: args.modules, release: String::new() },
         memory_mib: args.memory,
         vcpus: args.cpus,
-        accel: Accel::Kvm,
+        accel: args.accel,
         timeline: Some(timeline.clone()),
     };
     let diagnostics = Diagnostics {
@@ -85,6 +88,15 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         Exit::Code(code) => ExitCode::from(code),
         Exit::Signal(signal) => ExitCode::from(128u8.saturating_add(signal as u8)),
     })
+}
+
+fn accel(name: &str) -> Result<Accel, String> {
+    match name {
+        "auto" => Ok(Accel::Auto),
+        "kvm" => Ok(Accel::Kvm),
+        "tcg" => Ok(Accel::Tcg),
+        _ => Err("kvm, tcg and auto are possible".into()),
+    }
 }
 
 /// Waits for the workload, and passes signals on.
