@@ -26,8 +26,9 @@ pub struct Host {
     pub channel: OwnedFd,
     /// The boot timer.
     pub timer: Timer,
-    /// Without a machine: a folder with devices, as a user namespace does not let them be made (user_namespaces(7)).
-    pub devices: Option<OwnedFd>,
+    /// Whether there is a machine, whose devices may be made anew. A user namespace does not allow that
+    /// (user_namespaces(7)); there, those of PID 1 are bound.
+    pub has_machine: bool,
 }
 
 /// The boot timer's port. On a machine without it, or a kernel without ioperm(2), marks are lost and nothing else.
@@ -65,7 +66,7 @@ pub fn boot() -> Result<Host, Failure<'static>> {
     }
     let channel = wait_for_port()?;
     timer.mark(GuestMark::AgentReady);
-    Ok(Host { channel, timer, devices: None })
+    Ok(Host { channel, timer, has_machine: true })
 }
 
 /// Takes over an inherited descriptor as the channel: there is no machine.
@@ -76,8 +77,7 @@ pub fn inherited(number: &'static [u8]) -> Result<Host, Failure<'static>> {
     let number = parse_number(number).and_then(|number| i32::try_from(number).ok());
     let channel = OwnedFd::new(Fd(number.ok_or(Failure::new(Errno::BADF, "--channel", b""))?));
     channel.set_nonblocking().during("fcntl", b"--channel")?;
-    let devices = file::open(c"/dev", flags::READ | flags::DIRECTORY, 0).ok();
-    Ok(Host { channel, timer: Timer(None), devices })
+    Ok(Host { channel, timer: Timer(None), has_machine: false })
 }
 
 fn mount_at(kind: &'static CStr, target: &'static CStr) -> Result<(), Failure<'static>> {

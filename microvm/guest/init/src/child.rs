@@ -28,7 +28,7 @@ pub enum World<'a> {
         /// What it looks like.
         setup: &'a Setup<'a>,
         /// See [`world::enter`].
-        devices: Option<Fd>,
+        has_machine: bool,
     },
     /// It joins that of the first process, given by its pidfd.
     Join(Fd),
@@ -72,8 +72,8 @@ fn prepare<'a>(
     timer.close();
     signal::set_blocked(Set::EMPTY).during("sigprocmask", b"")?;
     let first = match world {
-        World::Make { setup, devices } => {
-            world::enter(setup, devices)?;
+        World::Make { setup, has_machine } => {
+            world::enter(setup, has_machine)?;
             true
         }
         World::Join(first) => {

@@ -31,9 +31,10 @@ pub fn run(host: Host) {
     let mut guest = Guest {
         sender,
         timer: host.timer,
-        devices: host.devices,
+        has_machine: host.has_machine,
         setup: None,
         first: None,
+        is_joined: false,
         processes: [const { None }; PROCESSES],
     };
     guest.sender.number(Kind::Ready, Stream::Input, Header::SANDBOX, VERSION);
@@ -59,11 +60,13 @@ pub fn power_off() {
 struct Guest {
     sender: Sender,
     timer: Timer,
-    devices: Option<OwnedFd>,
+    has_machine: bool,
     /// The payload of `Setup`, kept for the first process.
     setup: Option<Array<u8>>,
     /// A pidfd of the first process: whose namespaces the others join.
     first: Option<OwnedFd>,
+    /// Whether this process's children are born into that one's pid namespace.
+    is_joined: bool,
     processes: [Option<Process>; PROCESSES],
 }
 
@@ -209,17 +212,23 @@ impl Guest {
         let process = match (&self.first, &self.setup) {
             (None, Some(bytes)) if id == 0 => {
                 let setup = Setup::read(bytes)?;
-                let world = World::Make { setup: &setup, devices: self.devices.as_ref().map(|fd| **fd) };
+                let world = World::Make { setup: &setup, has_machine: self.has_machine };
                 let process = Process::prepare(id, &exec, world, &self.timer)?;
                 let failed = |errno| Failure::new(errno, "dup", b"pidfd");
+                let failed = |errno| Failure::new(errno, "dup", b"pidfd");
                 let pidfd = process.pidfd.duplicate_above(3).map_err(failed)?;
-                // From here on this process's children are born into the sandbox's pid namespace (setns(2)).
-                let failed = |errno| Failure::new(errno, "setns", b"");
-                process::join(*pidfd, namespaces::PID).map_err(failed)?;
                 self.first = Some(pidfd);
                 process
             }
-            (Some(first), _) if id != 0 => Process::prepare(id, &exec, World::Join(**first), &self.timer)?,
+            (Some(first), _) if id != 0 => {
+                if !self.is_joined {
+                    // From here on this process's children are born into the sandbox's pid namespace (setns(2)).
+                    let failed = |errno| Failure::new(errno, "setns", b"");
+                    process::join(**first, namespaces::PID).map_err(failed)?;
+                    self.is_joined = true;
+                }
+                Process::prepare(id, &exec, World::Join(**first), &self.timer)?
+            }
             (Some(_), _) => return Err(Failure::new(Errno::EXIST, "prepare the first process twice", b"")),
             (None, None) => return Err(Failure::new(Errno::PROTO, "exec before setup", b"")),
             (None, Some(_)) => return Err(Failure::new(Errno::SRCH, "exec before the first process", b"")),

@@ -65,12 +65,16 @@ fn folder(path: &'static CStr) -> Result<(), Failure<'static>> {
 
 /// Makes the sandbox's root the root, and everything in it. In the first process, in its own mount namespace.
 ///
-/// `devices` is a folder with the standard devices, for where making them is refused: not in a guest, but in a user
-/// namespace.
+/// Without a machine of its own, making devices may be refused: PID 1's are bound then.
 ///
 /// # Errors
 /// The step that failed.
-pub fn enter<'a>(setup: &Setup<'a>, devices: Option<Fd>) -> Result<(), Failure<'a>> {
+pub fn enter<'a>(setup: &Setup<'a>, has_machine: bool) -> Result<(), Failure<'a>> {
+    let devices = if has_machine {
+        None
+    } else {
+        Some(file::open(c"/dev", file::flags::READ | file::flags::DIRECTORY, 0).during("open", b"/dev")?)
+    };
     // Not pivot_root(2): it refuses an initramfs as the old root. The old root stays below, out of reach of any path.
     process::chdir(ROOT).during("chdir", ROOT.to_bytes())?;
     mount::mount(c".", c"/", c"", flags::MOVE, c"").during("mount (move) on", b"/")?;
@@ -80,7 +84,7 @@ pub fn enter<'a>(setup: &Setup<'a>, devices: Option<Fd>) -> Result<(), Failure<'
     for mount in setup.mounts() {
         mount_one(&mount)?;
     }
-    standard_devices(devices)?;
+    standard_devices(devices.as_ref().map(|fd| **fd))?;
     for (name, value) in setup.sysctls() {
         sysctl(name, value)?;
     }
