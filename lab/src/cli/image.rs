@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use lab::image::{Image, Loaded, Reference, Store};
+use lab::image::{Image, Loaded, Reference, Store, embedded};
 use serde_json::{Value, json};
 
 use super::progress::Bars;
@@ -68,6 +68,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Load { file, tag } => load(&store, &file, tag.as_ref()),
         Command::Inspect { images } => inspect(&store, &images),
         Command::Tag { image, name } => {
+            embedded::ensure(&store)?;
             store.tag(&store.resolve(&image)?, &name)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -105,6 +106,7 @@ fn load(store: &Store, file: &Path, tag: Option<&Reference>) -> anyhow::Result<E
 }
 
 fn inspect(store: &Store, names: &[String]) -> anyhow::Result<ExitCode> {
+    embedded::ensure(store)?;
     let mut described = Vec::with_capacity(names.len());
     for name in names {
         described.push(describe(store, &store.resolve(name)?)?);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
-use lab::image::{Store, Summary};
+use lab::image::{Store, Summary, embedded};
 use serde_json::{Value, json};
 
 use super::style::HEADING;
@@ -25,6 +25,8 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let store = Store::open_default()?;
+    // So that a fresh machine's list is not empty: this is what `lab run lab` would run.
+    embedded::ensure(&store)?;
     let images = store.list()?;
     let text = if args.json {
         let images: Vec<Value> = images.iter().map(object).collect();

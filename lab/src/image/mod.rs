@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   OCI layout, docker save ──► load ──► Store: blobs by digest, names ──► resolve ──► Image
-//!                                                                                        │
+//!   lab's own programs ──► embedded ───────┘                                             │
 //!                                                      ┌─────────────────────────────────┤
 //!                                            layer_dirs (unpack)                  root_disk (disk)
 //!                                            overlay's lower directories          one EROFS file
@@ -14,12 +14,14 @@
 //! 2. [`Store`]: where they lie, and how several processes share them without a daemon.
 //! 3. `load`: how they get there.
 //! 4. `layer`: a layer as a stream of judged entries; then its two uses, `unpack` and `disk`.
-//! 5. [`Image`] and [`users`]: what an image says about how it is to be run.
+//! 5. [`embedded`]: the image that needs no loading.
+//! 6. [`Image`] and [`users`]: what an image says about how it is to be run.
 
 mod compression;
 mod config;
 mod digest;
 mod disk;
+pub mod embedded;
 mod error;
 mod layer;
 mod load;

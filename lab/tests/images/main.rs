@@ -2,6 +2,7 @@
 //! walls get the same tree.
 
 mod disk;
+mod embedded;
 mod fixture;
 mod load;
 mod store;

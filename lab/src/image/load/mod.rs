@@ -20,6 +20,8 @@ use super::progress::{Progress, Watched};
 use super::reference::Reference;
 use super::store::Store;
 
+pub(super) use oci::architecture;
+
 /// What [`Store::load`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {

@@ -184,7 +184,7 @@ fn is_ours(platform: &Platform) -> bool {
 }
 
 /// What OCI calls this machine's architecture (Go's GOARCH).
-fn architecture() -> Arch {
+pub(crate) fn architecture() -> Arch {
     match std::env::consts::ARCH {
         "x86_64" => Arch::Amd64,
         "aarch64" => Arch::ARM64,

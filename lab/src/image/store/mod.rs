@@ -41,8 +41,7 @@ use super::reference::Reference;
 
 pub(crate) use blob::LARGEST_JSON;
 pub use garbage::Removed;
-pub(crate) use index::annotation;
-use index::name_of;
+pub(crate) use index::{ANNOTATION_EMBEDDED, annotation, name_of};
 
 /// Images by name and by content.
 #[derive(Clone, Debug)]
