@@ -62,7 +62,7 @@ pub enum Error {
         command: String,
     },
     /// The command is there, but the kernel would not run it.
-    #[error("exec {command:?}: {source}{}", hint_exec(source))]
+    #[error("exec {command:?}: {}", exec_reason(source))]
     NotExecutable {
         /// `process.args[0]`.
         command: String,
@@ -123,11 +123,17 @@ impl Error {
     }
 }
 
-fn hint_exec(source: &io::Error) -> &'static str {
+/// The reason in the words that engines look for (dockerd makes "permission denied" the exit code 126), and the fix.
+fn exec_reason(source: &io::Error) -> String {
     match source.raw_os_error() {
-        Some(libc::EACCES) => "; is its execute permission set for process.user, and the mount not noexec?",
-        Some(libc::ENOEXEC) => "; it is no program for this machine, or a script without #! line",
-        _ => "",
+        Some(libc::EACCES) => {
+            "permission denied; is it a file, executable for process.user, and its mount not noexec?"
+                .to_owned()
+        }
+        Some(libc::ENOEXEC) => {
+            "exec format error; it is no program for this machine, or a script without #! line".to_owned()
+        }
+        _ => source.to_string(),
     }
 }
 
