@@ -57,7 +57,8 @@ fn a_user_is_root_inside_and_runs_exec_and_leaves_nothing() {
         assert!(std::env::var_os("CI").is_none());
         return;
     }
-    let inside = bundle(&["sh", "-c", "id -u; echo x > /dev/null; hostname; ls /sys/class/net; touch /made; exit 6"]);
+    let inside =
+        bundle(&["sh", "-c", "id -u; echo x > /dev/null; hostname; ls /sys/class/net; touch /made; exit 6"]);
     let output = as_user(&inside, &["run", &inside.id]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), stderr.as_ref()), (Some(6), ""));
