@@ -345,7 +345,7 @@ fn failure(payload: &[u8]) -> Result<(Errno, String), AgentError> {
         return Err(AgentError::protocol("a Failed without its errno"));
     };
     let text = String::from_utf8_lossy(text);
-    let step = text.chars().filter(|c| !c.is_control()).take(512).collect();
+    let step: String = text.trim().chars().filter(|c| !c.is_control()).take(512).collect();
     Ok((Errno::from_raw(i32::from_le_bytes(errno)), step))
 }
 

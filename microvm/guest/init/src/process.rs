@@ -262,6 +262,14 @@ impl Process {
         }
     }
 
+    /// Nobody on the host reads this stream any more: who writes to it shall learn it, by SIGPIPE or EPIPE (pipe(7)).
+    pub fn close_output(&mut self, stream: Stream, sender: &mut Sender) {
+        let id = self.id;
+        for output in self.outputs.iter_mut().filter(|output| output.stream == stream) {
+            output.close(id, sender);
+        }
+    }
+
     /// The host passed on so many bytes.
     pub fn credit(&mut self, stream: Stream, bytes: u32) {
         for output in self.outputs.iter_mut().filter(|output| output.stream == stream) {

@@ -175,6 +175,7 @@ impl Guest {
             }
             (Kind::Data, Stream::Input, Some(process)) => process.push_input(payload, sender)?,
             (Kind::Closed, Stream::Input, Some(process)) => process.end_input(sender),
+            (Kind::Closed, _, Some(process)) => process.close_output(stream, sender),
             (Kind::Credit, Stream::Output | Stream::Error, process) => {
                 let bytes = number().ok_or(Over::Broken)?;
                 if let Some(process) = process {
