@@ -10,7 +10,10 @@ use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lab::engine::limits::{self, Limits, MilliCpus};
 use lab::engine::{self, Accelerator, Request, Runtime, process};
+use lab::image::Progress;
 use lab_clock::{Mark, Nanos, Timeline};
+
+use super::progress::Bars;
 
 /// Run a command in a new sandbox: a container, or a virtual machine with its own kernel.
 ///
@@ -136,7 +139,11 @@ pub fn run(args: Args, started: Nanos) -> anyhow::Result<ExitCode> {
     if let Some(timeline) = &timeline {
         timeline.mark_at(Mark::Started, started);
     }
-    let result = request(args).and_then(|request| Ok(engine::run(&request, timeline.as_ref(), &())?));
+    let result = request(args).and_then(|request| {
+        let bars = Bars::default();
+        let progress: &dyn Progress = if request.quiet { &() } else { &bars };
+        Ok(engine::run(&request, timeline.as_ref(), progress)?)
+    });
     if let (Some(fd), Some(timeline)) = (marks, &timeline) {
         write_marks(fd, timeline)?;
     }

@@ -67,20 +67,6 @@ const MOUNTS: [(&str, &str, &str, &[&str]); 7] = [
     ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
 ];
 
-/// Character devices that may be used, as major and minor: null, zero, full, random, urandom, tty, console, ptmx, and
-/// every pseudo-terminal (Linux: Documentation/admin-guide/devices.txt).
-const DEVICES: [(i64, Option<i64>); 9] = [
-    (1, Some(3)),
-    (1, Some(5)),
-    (1, Some(7)),
-    (1, Some(8)),
-    (1, Some(9)),
-    (5, Some(0)),
-    (5, Some(1)),
-    (5, Some(2)),
-    (136, None),
-];
-
 /// New namespaces of every kind; the user's too where the caller is not root.
 pub fn namespaces(rootless: bool) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     let mut kinds = vec![
@@ -135,24 +121,10 @@ pub fn capabilities(uid: u32) -> Result<LinuxCapabilities, OciSpecError> {
         .build()
 }
 
-/// The rules of the device cgroup: nothing, then all may be *made* (mknod), then the harmless ones may be used.
+/// The rule of the device cgroup: nothing. Every runtime adds the devices that it makes itself: null, zero, full, random,
+/// urandom, tty, console, ptmx and the pseudo-terminals (runtime specification, "Default Devices").
 pub fn device_rules() -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
-    let rule = |allow: bool, kind, access: &str| {
-        LinuxDeviceCgroupBuilder::default().allow(allow).typ(kind).access(access)
-    };
-    let mut rules = vec![
-        rule(false, LinuxDeviceType::A, "rwm").build()?,
-        rule(true, LinuxDeviceType::C, "m").build()?,
-        rule(true, LinuxDeviceType::B, "m").build()?,
-    ];
-    for (major, minor) in DEVICES {
-        let rule = rule(true, LinuxDeviceType::C, "rwm").major(major);
-        rules.push(match minor {
-            Some(minor) => rule.minor(minor).build()?,
-            None => rule.build()?,
-        });
-    }
-    Ok(rules)
+    Ok(vec![LinuxDeviceCgroupBuilder::default().allow(false).typ(LinuxDeviceType::A).access("rwm").build()?])
 }
 
 /// Paths to hide.

@@ -43,11 +43,11 @@ impl MilliCpus {
 }
 
 impl Limits {
-    /// Refuses what cannot work, before anything is created.
+    /// Refuses what cannot work, before anything is created. How many CPUs there are is asked only if it matters.
     ///
     /// # Errors
     /// Each names the flag and a value that works.
-    pub fn check(&self, online_cpus: u64) -> Result<(), Error> {
+    pub fn check(&self, online_cpus: impl FnOnce() -> u64) -> Result<(), Error> {
         if let Some(memory) = self.memory.filter(|&memory| memory < LEAST_MEMORY) {
             return Err(Error::MemoryTooSmall { asked: memory });
         }
@@ -60,11 +60,12 @@ impl Limits {
             }
             _ => {}
         }
-        match self.cpus {
-            Some(cpus) if cpus.0.get() < 10 || cpus.0.get() > online_cpus * 1000 => {
-                Err(Error::CpusOutOfRange { online: online_cpus })
-            }
-            _ => Ok(()),
+        let Some(MilliCpus(cpus)) = self.cpus else { return Ok(()) };
+        let online = online_cpus();
+        if (10..=online * 1000).contains(&cpus.get()) {
+            Ok(())
+        } else {
+            Err(Error::CpusOutOfRange { online })
         }
     }
 
@@ -147,16 +148,16 @@ mod tests {
     #[test]
     fn memory_below_the_least_is_refused() {
         let limits = Limits { memory: Some(1024), ..Limits::default() };
-        let message = limits.check(2).unwrap_err().to_string();
+        let message = limits.check(|| 2).unwrap_err().to_string();
         assert!(message.contains("6 MiB"), "{message}");
     }
 
     #[test]
     fn swap_counts_memory_too_so_it_cannot_be_less() {
         let limits = |memory, swap| Limits { memory, memory_swap: Some(swap), ..Limits::default() };
-        assert!(limits(Some(64 * MIB), 32 * MIB as i64).check(1).is_err());
-        assert!(limits(None, 32 * MIB as i64).check(1).is_err());
-        assert!(limits(Some(64 * MIB), -1).check(1).is_ok());
+        assert!(limits(Some(64 * MIB), 32 * MIB as i64).check(|| 1).is_err());
+        assert!(limits(None, 32 * MIB as i64).check(|| 1).is_err());
+        assert!(limits(Some(64 * MIB), -1).check(|| 1).is_ok());
     }
 
     #[test]
@@ -168,7 +169,7 @@ mod tests {
     #[test]
     fn more_cpus_than_the_machine_has_are_refused() {
         let limits = Limits { cpus: Some(parse_cpus("3").unwrap()), ..Limits::default() };
-        assert!(limits.check(2).is_err());
-        assert!(limits.check(4).is_ok());
+        assert!(limits.check(|| 2).is_err());
+        assert!(limits.check(|| 4).is_ok());
     }
 }

@@ -119,8 +119,7 @@ pub fn run(
 
 /// What can be refused before anything is made.
 fn check(request: &Request) -> Result<(), Error> {
-    let online = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    request.limits.check(online)?;
+    request.limits.check(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u64))?;
     if let Some(name) = &request.name {
         id::check_name(name)?;
     }
@@ -189,10 +188,8 @@ fn attend(sandbox: &mut dyn Sandbox, copying: &mut Copying, signals: &mut Signal
 
 /// Gives the workload's terminal, if it has one, the size of the user's.
 fn resize(sandbox: &mut dyn Sandbox, copying: &Copying) -> Result<(), Error> {
-    match (copying.master(), terminal::size()) {
-        (Some(master), Some(size)) => sandbox.resize(master, size),
-        _ => Ok(()),
-    }
+    let Some(master) = copying.master() else { return Ok(()) };
+    terminal::size().map_or(Ok(()), |size| sandbox.resize(master, size))
 }
 
 /// Copies what the workload wrote last.

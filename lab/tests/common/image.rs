@@ -15,8 +15,8 @@ pub const BUSYBOX: &str = "/bin/busybox";
 
 /// Programs of the image, each a link to busybox.
 const APPLETS: [&str; 22] = [
-    "sh", "cat", "echo", "env", "false", "head", "hostname", "id", "kill", "ls", "mount", "nproc", "printf",
-    "ps", "pwd", "sleep", "stat", "stty", "touch", "true", "tty", "wc",
+    "sh", "cat", "echo", "env", "false", "grep", "hostname", "id", "kill", "ls", "mount", "nproc", "printf",
+    "ps", "pwd", "sleep", "stty", "touch", "tr", "true", "tty", "wc",
 ];
 
 /// Why there is no image, if there is none.
