@@ -57,7 +57,7 @@ pub fn build(
     let tree = work.join("tree");
     let left_out = source::unpack(&source, PATCHES, &tree, interrupted, listener)?;
     for name in &left_out {
-        listener(Event::Step(&format!("left out: {name} does not fit this source")));
+        listener(Event::Step(&format!("left out: patch {name} does not fit this source")));
     }
     listener(Event::Step("configuring"));
     let config = configure(&work, &tree)?;

@@ -1,5 +1,6 @@
 //! The kernel's source: found as the distribution's package leaves it, unpacked, patched.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,9 +13,16 @@ use super::{Error, Event, Listener, packages};
 /// Where linux-source-* packages put their archives.
 const PLACE: &str = "/usr/src";
 
-/// What is not unpacked, as tar's patterns: other processors' code, and the documentation but for its Kconfig file,
-/// which the configuration reads. A third of the files.
-const LEFT_OUT: &[&str] = &["linux-*/arch/[a-wyz]*", "linux-*/arch/xtensa", "linux-*/Documentation/[a-z]*"];
+/// What is not unpacked, as tar's patterns: other processors' code and the documentation. Their Kconfig files stay, as
+/// every configuration reads them. A third of the files.
+const LEFT_OUT: &[&str] = &[
+    "linux-*/arch/[a-wyz]*/boot",
+    "linux-*/arch/[a-wyz]*/include",
+    "linux-*/arch/[a-wyz]*/kernel",
+    "linux-*/arch/[a-wyz]*/mach-*",
+    "linux-*/arch/[a-wyz]*/mm",
+    "linux-*/Documentation/[a-z]*",
+];
 
 /// An archive of a kernel's source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +74,7 @@ fn parse_name(name: &str) -> Option<(Vec<u32>, &'static str)> {
     Some((number, decompress))
 }
 
-/// Unpacks the source into the folder `tree` and applies the patches; returns the names of those that do not fit.
+/// Unpacks the source into the folder `tree` and applies the patches; returns those that do not fit in any variant.
 ///
 /// The folder appears when all is done: an interrupted unpacking starts over.
 pub(super) fn unpack(
@@ -88,12 +96,16 @@ pub(super) fn unpack(
     fs::create_dir_all(&partial).map_err(Error::file("make the folder", &partial))?;
     listener(Event::Step(&format!("unpacking {}", source.archive.display())));
     extract(source, &partial, interrupted, listener)?;
-    let mut left_out = Vec::new();
+    let mut fitted = HashSet::new();
     for patch in patches {
-        if !apply(patch, &partial)? {
-            left_out.push(patch.name.to_owned());
+        if !fitted.contains(patch.idea()) && apply(patch, &partial)? {
+            fitted.insert(patch.idea());
         }
     }
+    let mut left_out: Vec<_> =
+        patches.iter().map(Patch::idea).filter(|idea| !fitted.contains(idea)).collect();
+    left_out.dedup();
+    let left_out: Vec<_> = left_out.into_iter().map(str::to_owned).collect();
     let noted = partial.join(".lab-patches-left-out");
     fs::write(&noted, left_out.join("\n")).map_err(Error::file("write", &noted))?;
     fs::rename(&partial, tree).map_err(Error::file("rename to", tree))?;
@@ -175,8 +187,10 @@ fn apply(patch: &Patch, tree: &Path) -> Result<bool, Error> {
 mod tests {
     use super::*;
 
-    const PATCH: Patch =
-        Patch { name: "1", text: "Subject: x\n---\n--- a/f\n+++ b/f\n@@ -1,2 +1,2 @@\n one\n-two\n+2\n" };
+    const PATCH: Patch = Patch {
+        name: "1.patch",
+        text: "Subject: x\n---\n--- a/f\n+++ b/f\n@@ -1,2 +1,2 @@\n one\n-two\n+2\n",
+    };
 
     /// An archive as the package leaves it, with one file of each kind.
     fn archive(folder: &Path) -> Source {
@@ -184,7 +198,8 @@ mod tests {
         for (file, text) in [
             ("f", "one\ntwo\n"),
             ("arch/x86/a", ""),
-            ("arch/arm64/a", ""),
+            ("arch/arm64/mm/a", ""),
+            ("arch/arm64/Kconfig", ""),
             ("Documentation/Kconfig", ""),
             ("Documentation/mm/a", ""),
         ] {
@@ -214,12 +229,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let source = archive(folder.path());
         let tree = folder.path().join("tree");
-        let misfit = Patch { name: "2", text: "--- a/none\n+++ b/none\n@@ -1 +1 @@\n-x\n+y\n" };
-        let run = || unpack(&source, &[PATCH, misfit], &tree, &AtomicBool::new(false), &mut |_| ());
+        let variant = Patch { name: "1.since-7", text: PATCH.text };
+        let misfit = Patch { name: "2.patch", text: "--- a/none\n+++ b/none\n@@ -1 +1 @@\n-x\n+y\n" };
+        let run = || unpack(&source, &[PATCH, variant, misfit], &tree, &AtomicBool::new(false), &mut |_| ());
         assert_eq!(run().unwrap(), ["2"]);
         assert_eq!(fs::read_to_string(tree.join("f")).unwrap(), "one\n2\n");
-        assert!(tree.join("arch/x86/a").exists() && tree.join("Documentation/Kconfig").exists());
-        assert!(!tree.join("arch/arm64").exists() && !tree.join("Documentation/mm").exists());
+        for (file, there) in [
+            ("arch/x86/a", true),
+            ("arch/arm64/Kconfig", true),
+            ("arch/arm64/mm", false),
+            ("Documentation/Kconfig", true),
+            ("Documentation/mm", false),
+        ] {
+            assert_eq!(tree.join(file).exists(), there, "{file}");
+        }
         // The second time the tree is taken as it is, and what was left out is remembered.
         fs::write(tree.join("f"), "compiled").unwrap();
         assert_eq!(run().unwrap(), ["2"]);
