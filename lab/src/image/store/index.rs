@@ -48,6 +48,8 @@ impl Store {
         &self,
         change: impl FnOnce(&mut Vec<Descriptor>) -> Result<T>,
     ) -> Result<T> {
+        // The new index is made in tmp/, which must not be emptied meanwhile.
+        let _adding = self.adding()?;
         // A file of its own: index.json is another file after each change, so a lock on it would mean nothing.
         let path = self.path("index.lock");
         let guard = OpenOptions::new().create(true).append(true).open(&path);

@@ -94,6 +94,7 @@ impl Store {
             let path = self.path(directory);
             private.create(&path).map_err(Error::io("making directory", &path))?;
         }
+        let _adding = self.adding()?;
         self.write_file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)
     }
 
@@ -200,7 +201,7 @@ impl Store {
         Ok(Image::new(name, (digest, size), id, (raw, config), layers, lease))
     }
 
-    /// Writes a small file whole or not at all.
+    /// Writes a small file whole or not at all. The caller holds [`Store::adding`].
     fn write_file(&self, name: &str, content: &[u8]) -> Result<()> {
         use std::io::Write;
         let path = self.path(name);
