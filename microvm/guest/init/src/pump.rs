@@ -216,7 +216,6 @@ impl Guest {
                 let world = World::Make { setup: &setup, has_machine: self.has_machine };
                 let process = Process::prepare(id, &exec, world, &self.timer)?;
                 let failed = |errno| Failure::new(errno, "dup", b"pidfd");
-                let failed = |errno| Failure::new(errno, "dup", b"pidfd");
                 let pidfd = process.pidfd.duplicate_above(3).map_err(failed)?;
                 self.first = Some(pidfd);
                 process

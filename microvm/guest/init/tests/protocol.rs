@@ -13,7 +13,7 @@ const fn by_signal(number: u32) -> u32 {
 
 #[test]
 fn a_run_from_ready_to_power_off() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     let outcome = guest.run(0, &["hello"]);
     assert_eq!(outcome.pid, Some(1), "the workload is PID 1 of its own namespace");
     assert_eq!((outcome.stdout.as_str(), outcome.closed, outcome.status), ("hello, world\n", 2, Some(0)));
@@ -22,7 +22,7 @@ fn a_run_from_ready_to_power_off() {
 
 #[test]
 fn nothing_runs_before_start() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["hello"], |_| ());
     // A second process that runs at once answers first: the first one waits.
     guest.exec(1, &["true"], |_| ());
@@ -34,7 +34,7 @@ fn nothing_runs_before_start() {
 
 #[test]
 fn exit_codes_and_signals_come_back() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["sleep", "1000"], |_| ());
     guest.send(Kind::Start, 0, &[]);
     assert_eq!(guest.frame().0.kind, Kind::Started);
@@ -52,7 +52,7 @@ fn exit_codes_and_signals_come_back() {
 
 #[test]
 fn output_is_complete_when_the_exit_code_comes() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     let script = "i=0; while [ $i -lt 2000 ]; do echo line $i 0123456789012345678901234567890123456789; i=$((i+1)); done; exit 3";
     let outcome = guest.run(0, &["sh", "-c", script]);
     assert_eq!((outcome.stdout.lines().count(), outcome.status), (2000, Some(3)));
@@ -61,7 +61,7 @@ fn output_is_complete_when_the_exit_code_comes() {
 
 #[test]
 fn input_arrives_within_its_window_and_ends() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["wc", "-c"], |_| ());
     guest.send(Kind::Start, 0, &[]);
     let (mut left, mut window) = (1_000_000u32, WINDOW);
@@ -89,7 +89,7 @@ fn input_arrives_within_its_window_and_ends() {
 
 #[test]
 fn input_that_nobody_reads_does_not_hold_a_signal_back() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["sleep", "1000"], |_| ());
     guest.send(Kind::Start, 0, &[]);
     for _ in 0..WINDOW / MAX_DATA {
@@ -101,7 +101,7 @@ fn input_that_nobody_reads_does_not_hold_a_signal_back() {
 
 #[test]
 fn more_input_than_the_window_ends_the_conversation() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["sleep", "1000"], |_| ());
     guest.send(Kind::Start, 0, &[]);
     assert_eq!(guest.frame().0.kind, Kind::Started);
@@ -116,14 +116,14 @@ fn more_input_than_the_window_ends_the_conversation() {
 
 #[test]
 fn what_cannot_be_executed_is_told_apart() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     let outcome = guest.run(0, &["nope"]);
     assert_eq!(outcome.failed, Some((Errno::NOENT.0, "execve nope".into())));
 
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     assert_eq!(guest.run(0, &["/etc/secret"]).failed, Some((Errno::ACCES.0, "execve /etc/secret".into())));
 
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["true"], |writer| writer.text(Tag::Cwd, b"/etc/secret"));
     guest.send(Kind::Start, 0, &[]);
     assert_eq!(guest.outcome(0).failed, Some((Errno::NOTDIR.0, "chdir /etc/secret".into())));
@@ -131,7 +131,7 @@ fn what_cannot_be_executed_is_told_apart() {
 
 #[test]
 fn the_process_is_what_exec_says() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     let script = "pwd; echo $GREETING; hostname; touch /tmp/f; ls -l /tmp; tty; read X || echo eof; cat /proc/self/limits";
     guest.exec(0, &["sh", "-c", script], |writer| {
         writer.text(Tag::Env, b"GREETING=hi there");
@@ -157,7 +157,7 @@ fn the_process_is_what_exec_says() {
 
 #[test]
 fn privileges_are_gone_when_the_workload_begins() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["cat", "/proc/self/status", "/proc/self/oom_score_adj"], |writer| {
         writer.field(Tag::NoNewPrivileges, &[]);
         writer.field(Tag::OomScoreAdj, &[&500u32.to_le_bytes()]);
@@ -184,7 +184,7 @@ fn the_workload_runs_as_the_user_it_is_given() {
         assert!(std::env::var_os("CI").is_none(), "in CI every test must run");
         return;
     }
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["sh", "-c", "id; echo again > /dev/stdout; cat /etc/secret"], |writer| {
         writer.field(Tag::User, &[&1000u32.to_le_bytes(), &1001u32.to_le_bytes()]);
         writer.field(Tag::Group, &[&1002u32.to_le_bytes()]);
@@ -196,7 +196,7 @@ fn the_workload_runs_as_the_user_it_is_given() {
 
 #[test]
 fn the_sandbox_sees_its_own_processes_and_devices() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     let outcome = guest
         .run(0, &["sh", "-c", "ls /dev; ps; echo x > /dev/null; cat /dev/zero | true; ls /scratch /init"]);
     let lines: Vec<&str> = outcome.stdout.lines().collect();
@@ -214,7 +214,7 @@ fn the_sandbox_sees_its_own_processes_and_devices() {
 #[test]
 fn a_writable_root_does_not_change_the_image() {
     for _ in 0..2 {
-        let mut guest = Guest::with_sandbox();
+        let Some(mut guest) = Guest::with_sandbox() else { return };
         let outcome = guest.run(0, &["sh", "-c", "ls /etc; echo mine > /etc/new && cat /etc/new"]);
         assert_eq!((outcome.stdout.as_str(), outcome.status), ("secret\nmine\n", Some(0)), "{outcome:?}");
     }
@@ -222,7 +222,7 @@ fn a_writable_root_does_not_change_the_image() {
 
 #[test]
 fn a_read_only_root_and_hidden_paths_stay_so() {
-    let mut guest = Guest::boot();
+    let Some(mut guest) = Guest::boot() else { return };
     guest.setup(|writer| {
         writer.field(Tag::RootReadOnly, &[]);
         writer.text(Tag::MaskedPath, b"/etc/secret");
@@ -239,7 +239,7 @@ fn a_read_only_root_and_hidden_paths_stay_so() {
 
 #[test]
 fn a_terminal_has_a_size_and_an_end() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["sh", "-c", "stty size; tty; cat; stty size"], |writer| {
         writer.field(Tag::Terminal, &[&24u16.to_le_bytes(), &80u16.to_le_bytes()]);
     });
@@ -271,7 +271,7 @@ fn a_terminal_has_a_size_and_an_end() {
 
 #[test]
 fn a_second_process_joins_the_first_ones_world() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["sh", "-c", "echo here > /tmp/file; sleep 1000"], |_| ());
     guest.send(Kind::Start, 0, &[]);
     assert_eq!(guest.frame().0.kind, Kind::Started);
@@ -301,7 +301,7 @@ fn a_second_process_joins_the_first_ones_world() {
 
 #[test]
 fn many_processes_at_a_time() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["sleep", "1000"], |_| ());
     guest.send(Kind::Start, 0, &[]);
     assert_eq!(guest.frame().0.kind, Kind::Started);
@@ -327,7 +327,7 @@ fn many_processes_at_a_time() {
 
 #[test]
 fn a_large_environment_fits() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["sh", "-c", "env | wc -l"], |writer| {
         for index in 0..100 {
             writer.text(Tag::Env, format!("V{index}={}", "x".repeat(900)).as_bytes());
@@ -340,7 +340,7 @@ fn a_large_environment_fits() {
 
 #[test]
 fn frames_out_of_order_are_refused_and_change_nothing() {
-    let mut guest = Guest::boot();
+    let Some(mut guest) = Guest::boot() else { return };
     let failed = |guest: &mut Guest| {
         let (header, payload) = guest.frame();
         assert_eq!(header.kind, Kind::Failed);
@@ -365,7 +365,7 @@ fn frames_out_of_order_are_refused_and_change_nothing() {
 
 #[test]
 fn a_root_that_cannot_be_mounted_is_named() {
-    let mut guest = Guest::boot();
+    let Some(mut guest) = Guest::boot() else { return };
     let mut writer = guest_wire::Writer::new(Vec::new());
     writer.text(Tag::RootDevice, b"/dev/nope");
     writer.text(Tag::RootType, b"erofs");
@@ -377,7 +377,7 @@ fn a_root_that_cannot_be_mounted_is_named() {
 
 #[test]
 fn a_mount_that_fails_is_named() {
-    let mut guest = Guest::boot();
+    let Some(mut guest) = Guest::boot() else { return };
     guest.setup(|writer| writer.field(Tag::Mount, &[&[0; 8], b"none\0/mnt\0nofs\0\0"]));
     guest.exec(0, &["true"], |_| ());
     assert_eq!(guest.outcome(0).failed, Some((Errno::NODEV.0, "mount /mnt".into())));
@@ -385,7 +385,7 @@ fn a_mount_that_fails_is_named() {
 
 #[test]
 fn the_guest_goes_down_with_its_host() {
-    let mut guest = Guest::with_sandbox();
+    let Some(mut guest) = Guest::with_sandbox() else { return };
     guest.exec(0, &["sleep", "1000"], |_| ());
     guest.send(Kind::Start, 0, &[]);
     assert_eq!(guest.frame().0.kind, Kind::Started);
@@ -401,7 +401,7 @@ fn bytes_that_are_no_frame_take_the_guest_down() {
         &Header::new(Kind::Ready, 0, 0).encode(),
         &Header::new(Kind::Signal, 0, 0).encode(),
     ] {
-        let mut guest = Guest::boot();
+        let Some(mut guest) = Guest::boot() else { return };
         guest.bytes(bytes);
         guest.gone();
     }
