@@ -13,9 +13,10 @@
 //!   plan
 //!   clone3 ───────────────────────────────► new pid, mount, uts, ipc, net, cgroup (user) namespaces
 //!     │ map user ids                        enter cgroup
-//!     │ write state                         prepare mounts, outside
+//!     │ write state                         mount the root, then all mounts in it
+//!     │                                     make devices, hide paths
+//!     │ hooks  ◄──────── if there are any   wait
 //!     │                                     pivot_root: the host's tree is gone
-//!     │                                     attach mounts, make devices, hide paths
 //!     │                                     user, capabilities, no_new_privs
 //!     ◄──────────────── ready ────────────  wait
 //!   start ─────────────────────────────────► seccomp, execve: the workload
@@ -27,7 +28,8 @@
 //! 1. [`create`] lists the steps of the left side, `init::first_process` those of the right.
 //! 2. `spec` reads the bundle, `plan` turns it into what the child will do, `error` says what can go wrong.
 //! 3. `cgroup` limits, `security` takes rights away, `sys` holds the system calls that no library wraps.
-//! 4. `state` is what one command leaves for the next; [`Container`] is what one can do with it.
+//! 4. [`Container::exec`] adds a process to a container, `hooks` runs the engine's programs.
+//! 5. `state` is what one command leaves for the next; [`Container`] is what one can do with it.
 //!
 //! ```no_run
 //! use container::{CreateOptions, create};

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use common::{Bundle, traces};
 use container::{Exit, default_seccomp};
@@ -262,4 +262,19 @@ fn a_user_namespace_makes_root_inside_somebody_else_outside() {
     assert!(text.starts_with("0\n") && text.contains("100000"), "{text}");
     container.delete(true).unwrap();
     assert_eq!(traces(&bundle), [].into());
+}
+
+#[test]
+fn the_runtimes_own_program_cannot_be_run_inside() {
+    needs_root!();
+    let script = "/etc/script";
+    for command in ["/proc/self/exe", "/proc/1/exe", script] {
+        let bundle = Bundle::new(&[command]);
+        let path = bundle.rootfs().join("etc/script");
+        fs::write(&path, "#! /proc/self/exe\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let error = bundle.create().map(|_| ()).unwrap_err();
+        assert_eq!(error.exit_code(), 126, "{command}: {error}");
+        assert_eq!(traces(&bundle), [].into());
+    }
 }

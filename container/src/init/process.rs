@@ -94,7 +94,7 @@ fn change_directory(plan: &ProcessPlan) -> sys::Result<()> {
 pub(super) fn look_up(plan: &ProcessPlan) -> Result<&CStr, Fault> {
     let mut reason = Errno::NOENT;
     for candidate in &plan.candidates {
-        match executable(candidate) {
+        match executable(candidate, plan.runtime) {
             Ok(()) => return Ok(candidate),
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(error) => reason = error,
@@ -103,11 +103,34 @@ pub(super) fn look_up(plan: &ProcessPlan) -> Result<&CStr, Fault> {
     Err(reason).at(Step::Lookup)
 }
 
-fn executable(path: &CStr) -> sys::Result<()> {
-    if FileType::from_raw_mode(stat(path)?.st_mode) != FileType::RegularFile {
+/// Whether the file can be executed, and is not the runtime itself.
+///
+/// An image can name `/proc/self/exe` as its command, or as the interpreter of a script: that is this process's
+/// program, a file of the host. Run inside, it could be opened there and, once it has ended, be overwritten
+/// (CVE-2019-5736).
+fn executable(path: &CStr, runtime: (u64, u64)) -> sys::Result<()> {
+    let is_runtime = |path: &CStr| stat(path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == runtime);
+    if FileType::from_raw_mode(stat(path)?.st_mode) != FileType::RegularFile || is_runtime(path) {
         return Err(Errno::ACCESS);
     }
-    accessat(CWD, path, Access::EXEC_OK, AtFlags::empty())
+    accessat(CWD, path, Access::EXEC_OK, AtFlags::empty())?;
+    // The kernel reads as much of a script's first line (BINPRM_BUF_SIZE, linux/binfmts.h). A file that may be executed
+    // but not read is no script: the interpreter could not read it either.
+    let mut line = [0; 257];
+    let read = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let length = read.and_then(|file| rustix::io::read(&file, &mut line[..256])).unwrap_or(0);
+    if !line.starts_with(b"#!") {
+        return Ok(());
+    }
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = 2 + line[2..length].iter().take_while(|byte| blank(byte)).count();
+    let end = line[start..length]
+        .iter()
+        .position(|byte| blank(byte) || *byte == b'\n')
+        .map_or(length, |at| start + at);
+    line[end] = 0;
+    let interpreter = CStr::from_bytes_until_nul(&line[start..]).map_err(|_| Errno::NOEXEC)?;
+    if is_runtime(interpreter) { Err(Errno::ACCESS) } else { Ok(()) }
 }
 
 /// Becomes the workload. Returns only what went wrong.

@@ -7,7 +7,7 @@ use oci_spec::runtime::{Linux, PosixRlimitType as Limit, Process};
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::CapabilitySet;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::security::{caps, seccomp};
 use crate::spec::{c_path, c_string};
 use crate::sys::CStrings;
@@ -39,6 +39,8 @@ pub(crate) struct ProcessPlan {
     /// Rows, columns.
     pub(crate) console_size: Option<(u16, u16)>,
     pub(crate) preserve_fds: u32,
+    /// The runtime's own program file (device, inode), which the workload must not get hold of.
+    pub(crate) runtime: (u64, u64),
 }
 
 /// The five capability sets of a process (`capabilities(7)`).
@@ -90,6 +92,9 @@ impl ProcessPlan {
             terminal: process.terminal().unwrap_or(false),
             console_size: process.console_size().map(|size| (size.height() as u16, size.width() as u16)),
             preserve_fds,
+            runtime: rustix::fs::stat(c"/proc/self/exe")
+                .map(|stat| (stat.st_dev, stat.st_ino))
+                .context("look at", "/proc/self/exe")?,
         })
     }
 }
