@@ -128,6 +128,8 @@ fn set_up(plan: &Plan, with: &mut Belongings, mark: &dyn Fn(Mark)) -> Result<(),
         tty::open(&plan.process, root.as_fd(), socket.as_fd(), true)?;
     }
     hide(plan, &root)?;
+    // As runc does: images name working directories that no layer has made. Where it fails, chdir(2) will say why.
+    let _ = paths::directory_at(root.as_fd(), &plan.process.cwd);
     mark(Mark::Mounted);
     if plan.hooks {
         with.link.hooks_please().at(Step::Parent)?;

@@ -24,7 +24,7 @@ use super::signals::{Ask, Signals};
 use super::stdio::{self, Copy, Copying};
 use super::{Error, Request, Runtime, container, id, terminal, vm};
 use crate::image::users::Accounts;
-use crate::image::{Image, Progress, Store};
+use crate::image::{Image, Progress, Store, embedded};
 
 /// After the workload's end, its last output is waited for no longer than this without a byte. All its processes are gone
 /// by then, so there is nothing to wait for unless a wall has a fault.
@@ -69,6 +69,9 @@ pub fn run(
     check(request)?;
     let roots = Roots::of_process()?;
     let store = Store::open(&roots.images())?;
+    if embedded::NAME.split(':').next() == request.image.split(':').next() {
+        embedded::ensure(&store)?;
+    }
     let image = store.resolve(&request.image)?;
     let layers = store.layer_dirs(&image, progress)?;
 
