@@ -130,3 +130,67 @@ fn watch(epoll: &Epoll, fd: RawFd, events: EventSet, data: u64) -> Result<(), Er
         .ctl(ControlOperation::Add, fd, EpollEvent::new(events, data))
         .map_err(Error::system("watch a device's descriptor (epoll_ctl)"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    /// Tells which of its descriptors was ready, and never reads any.
+    struct Teller {
+        events: Vec<Arc<EventFd>>,
+        said: Sender<usize>,
+    }
+
+    impl EventHandler for Teller {
+        fn descriptors(&self) -> Vec<RawFd> {
+            self.events.iter().map(AsRawFd::as_raw_fd).collect()
+        }
+        fn ready(&mut self, index: usize) {
+            self.said.send(index).unwrap();
+        }
+    }
+
+    fn running() -> (RunningLoop, Vec<Arc<EventFd>>, Receiver<usize>) {
+        let events: Vec<_> = (0..3).map(|_| Arc::new(EventFd::new(EFD_NONBLOCK).unwrap())).collect();
+        let (said, heard) = channel();
+        let mut event_loop = EventLoop::new().unwrap();
+        event_loop.add(Box::new(Teller { events: events.clone(), said })).unwrap();
+        let running = event_loop.spawn().unwrap();
+        // Each is writable from the start, which is news: edge-triggered means once.
+        for _ in &events {
+            heard.recv_timeout(Duration::from_secs(20)).unwrap();
+        }
+        (running, events, heard)
+    }
+
+    #[test]
+    fn a_handler_hears_each_write_to_an_event_although_nobody_reads_it() {
+        let (_running, events, heard) = running();
+        for index in [1, 0, 1, 2, 1] {
+            events[index].write(1).unwrap();
+            assert_eq!(heard.recv_timeout(Duration::from_secs(20)), Ok(index));
+        }
+    }
+
+    #[test]
+    fn a_stopped_loop_has_no_thread_and_no_handlers() {
+        let (mut running, events, heard) = running();
+        running.stop();
+        assert_eq!(Arc::strong_count(&events[0]), 1, "the handler is dropped");
+        assert!(heard.recv().is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_watched_is_an_error() {
+        struct Closed;
+        impl EventHandler for Closed {
+            fn descriptors(&self) -> Vec<RawFd> {
+                vec![RawFd::MAX]
+            }
+            fn ready(&mut self, _index: usize) {}
+        }
+        assert!(EventLoop::new().unwrap().add(Box::new(Closed)).is_err());
+    }
+}

@@ -6,9 +6,8 @@
 //!
 //! A driver that skips a step or takes one back is ignored: it finds that the register does not hold what it wrote.
 
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
@@ -30,10 +29,10 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{Event, Fault, Interrupt, VirtioDevice, Virtqueue};
+use super::back_end::{BackEnd, Live, Shared};
+use super::{Fault, Interrupt, VirtioDevice, Virtqueue};
 use crate::Error;
 use crate::bus::BusDevice;
-use crate::event_loop::EventHandler;
 
 /// Size of a device's window: the registers, then its configuration space.
 pub const WINDOW: u64 = 0x1000;
@@ -67,28 +66,6 @@ pub struct VirtioMmio {
     features: u64,
     selected_device_features: u32,
     selected_driver_features: u32,
-}
-
-/// The event loop's side of a device.
-pub struct BackEnd {
-    shared: Arc<Shared>,
-}
-
-/// What both sides hold.
-struct Shared {
-    live: Mutex<Live>,
-    interrupt: Arc<Interrupt>,
-    /// The device status register. Here, because the back end sets NEEDS_RESET.
-    status: AtomicU32,
-    kicks: Vec<Arc<EventFd>>,
-    descriptors: Vec<RawFd>,
-}
-
-/// The device and, from DRIVER_OK to reset, its queues.
-struct Live {
-    device: Box<dyn VirtioDevice>,
-    queues: Vec<Virtqueue>,
-    fault: Option<Fault>,
 }
 
 impl VirtioMmio {
@@ -320,51 +297,6 @@ impl BusDevice for VirtioMmio {
             self.shared.lock().device.write_config(offset, data);
         } else if let (Ok(&value), 0) = (<&[u8; 4]>::try_from(data), offset % 4) {
             self.write_register(offset as u32, u32::from_le_bytes(value));
-        }
-    }
-}
-
-impl Shared {
-    /// The device. A panic while it was locked would be a bug of ours, not a reason for the vCPUs to panic as well.
-    fn lock(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stops the device: the driver broke it, or the host did. Only a reset brings it back.
-    fn fail(&self, mut live: MutexGuard<'_, Live>, fault: Fault) {
-        live.queues.clear();
-        live.fault = Some(fault);
-        self.status.fetch_or(VIRTIO_CONFIG_S_NEEDS_RESET, Ordering::AcqRel);
-        // Section 2.1.1: told only to a driver that is up. A line that cannot be written has no VM to tell.
-        if self.status.load(Ordering::Acquire) & VIRTIO_CONFIG_S_DRIVER_OK != 0 {
-            let _ = self.interrupt.config_changed();
-        }
-    }
-}
-
-impl BackEnd {
-    /// Why the device stopped, if it did: for the VM's report.
-    pub fn fault(&self) -> Option<String> {
-        self.shared.lock().fault.as_ref().map(ToString::to_string)
-    }
-}
-
-impl EventHandler for BackEnd {
-    fn descriptors(&self) -> Vec<RawFd> {
-        let kicks = self.shared.kicks.iter().map(AsRawFd::as_raw_fd);
-        kicks.chain(self.shared.descriptors.iter().copied()).collect()
-    }
-
-    fn ready(&mut self, index: usize) {
-        let queues = self.shared.kicks.len();
-        let event = if index < queues { Event::Queue(index) } else { Event::Descriptor(index - queues) };
-        let mut guard = self.shared.lock();
-        let live = &mut *guard;
-        if live.queues.is_empty() {
-            return; // Not driven: DRIVER_OK announces every queue again.
-        }
-        if let Err(fault) = live.device.process(event, &mut live.queues) {
-            self.shared.fail(guard, fault);
         }
     }
 }

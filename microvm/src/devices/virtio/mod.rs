@@ -14,12 +14,16 @@
 //!                               └─────────────────────────┘
 //! ```
 //!
-//! Read in this order: this trait; [`queue`], what a hostile guest can put into a ring and why it does not matter;
-//! [`mmio`], the registers and the life of a device; then the devices: [`rng`] is the
+//! Read in this order: this trait; [`Virtqueue`] and [`Chain`], what a hostile guest can put into a ring and why
+//! it does not matter; [`mmio`], the registers and the life of a device; then the devices: [`rng`] is the
 //! smallest, then [`blk`] and [`console`].
 
+mod back_end;
 pub mod blk;
+mod chain;
 pub mod console;
+#[cfg(test)]
+mod hostile;
 pub mod mmio;
 pub mod queue;
 pub mod rng;
@@ -27,8 +31,10 @@ mod sys;
 #[cfg(test)]
 mod testing;
 
-pub use mmio::{BackEnd, VirtioMmio};
-pub use queue::{Chain, Interrupt, Virtqueue};
+pub use back_end::BackEnd;
+pub use chain::{Chain, LastByte};
+pub use mmio::VirtioMmio;
+pub use queue::{Interrupt, Virtqueue};
 
 use std::os::fd::RawFd;
 

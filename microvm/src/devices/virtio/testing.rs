@@ -128,6 +128,10 @@ impl Driver {
         RINGS * (number as u64 + 1)
     }
 
+    pub(super) fn queue_count(&self) -> usize {
+        self.queues.len()
+    }
+
     pub(super) fn needs_reset(&mut self) -> bool {
         self.read(0x70) & 64 != 0
     }
