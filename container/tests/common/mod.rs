@@ -122,6 +122,8 @@ impl Bundle {
 
 impl Drop for Bundle {
     fn drop(&mut self) {
+        // A test that failed half-way leaves nothing either.
+        let _ = Container::delete_forced(&self.state_root(), &self.id);
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
