@@ -169,13 +169,15 @@ fn windows(count: usize) -> Vec<VirtioWindow> {
 }
 
 /// What every kernel is told.
-const COMMAND_LINE: [&str; 9] = [
+const COMMAND_LINE: [&str; 10] = [
     // A panic resets at once, which ends the VM; the reset is the keyboard controller's.
     "panic=-1",
     "reboot=k",
-    // The console is for warnings: each character is an exit. It works from the first instruction on and needs no driver.
+    // The console is for warnings: each character is an exit. "earlyprintk" works from the first instruction on, without a
+    // driver, until a driver takes over, if the kernel has one.
     "quiet",
-    "earlyprintk=ttyS0,keep",
+    "earlyprintk=ttyS0",
+    "console=ttyS0",
     // There is no PCI bus and no keyboard to look for, and one serial port.
     "pci=off",
     "i8042.noaux",
