@@ -30,7 +30,7 @@ use crate::qemu::{self, Board, Qemu};
 use crate::vm::{AtEnd, Vm};
 
 /// The guest's PID 1 (microvm/guest/init), built by build.rs.
-static GUEST_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-init"));
+pub static GUEST_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-init"));
 
 /// What the guest calls the first virtio-blk device.
 const ROOT_DEVICE: &str = "/dev/vda";

@@ -67,6 +67,18 @@ fn install_kick_handler() {
     });
 }
 
+/// Lets the kick signal through to the calling thread, whatever its creator had blocked: `KVM_RUN` does not return for a
+/// blocked signal.
+pub(crate) fn unblock_kick_signal() {
+    // SAFETY: the set is a valid all-zero sigset_t before sigemptyset fills it, and lives on this stack (pthread_sigmask(3)).
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, kick_signal());
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
 /// A second view of a vCPU's `kvm_run` page, for other threads to set `immediate_exit` in.
 #[derive(Debug)]
 pub(crate) struct RunPage {

@@ -127,6 +127,7 @@ pub(crate) struct Vcpu {
 impl Vcpu {
     /// Runs the guest until its end.
     pub(crate) fn run(mut self) -> End {
+        sys::unblock_kick_signal();
         let mut first = self.index == 0;
         let stats = self.machine.stats.clone();
         if first {
