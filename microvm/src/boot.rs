@@ -45,6 +45,11 @@ pub struct Config {
     pub devices: Vec<Box<dyn VirtioDevice>>,
     /// Where the kernel's console output goes.
     pub console: Console,
+    /// Tell a guest with one vCPU of its devices on the command line (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES), and of nothing by
+    /// ACPI, whose interpreter a lean kernel's boot is better off without; and Linux' does not start in a kernel without PCI
+    /// (its default handlers include one for PCI's configuration space: drivers/acpi/acpica/evhandler.c). Stock kernels
+    /// take devices from ACPI only.
+    pub plain: bool,
     /// Enter a kernel that offers it by PVH rather than by the 64-bit boot protocol.
     pub pvh: bool,
     /// Look where the first vCPU is, every millisecond.
@@ -81,7 +86,7 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
     cpu::set_identity(&first, cpuid.clone(), 0, config.vcpus)?;
     cpu::set_mode(&first, &guest, Entry::Linux64(0))?;
     let probe = probe::run(&mut first, &guest)?;
-    let quirks = Quirks::of(probe);
+    let quirks = Quirks::of(probe, config.plain, config.vcpus);
     let vcpus = quirks.vcpus(config.vcpus);
 
     let windows = windows(config.devices.len());

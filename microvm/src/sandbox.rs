@@ -174,6 +174,8 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
             vcpus: options.vcpus,
             devices: devices(&options.disk, port)?,
             console: diagnostics.console,
+            // Kernels without modules are lean ones, which have everything built in, the command line's devices too.
+            plain: options.kernel.modules.is_empty(),
             pvh: false,
             profile: diagnostics.profile,
             timeline: timeline.clone(),

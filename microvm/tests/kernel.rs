@@ -46,6 +46,7 @@ fn a_kernel_comes_up_to_pid_1_and_powers_off_when_asked() {
     let mut config = config(kernel);
     config.memory_mib = 64;
     config.initramfs.add_executable("init", GUEST_INIT);
+    config.plain = true;
     config.devices = vec![Box::new(Console::new(port, None).unwrap()), Box::new(Rng)];
     let timeline = config.timeline.clone();
     let vm = boot(config).unwrap();

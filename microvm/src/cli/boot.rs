@@ -51,6 +51,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         vcpus: args.cpus,
         devices: Vec::new(),
         console: Console::new(Some(Box::new(io::stdout()))),
+        plain: false,
         pvh: args.pvh,
         profile: symbols.is_some(),
         at_end: None,

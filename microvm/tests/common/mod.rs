@@ -73,6 +73,7 @@ pub fn config(kernel: impl Into<PathBuf>) -> Config {
         vcpus: 1,
         devices: Vec::new(),
         console: Console::default(),
+        plain: false,
         pvh: false,
         profile: false,
         at_end: None,

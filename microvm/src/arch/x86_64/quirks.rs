@@ -16,18 +16,21 @@ use super::probe::Probe;
 pub struct Quirks {
     /// Whether the kernel is interpreted.
     pub interpreted: bool,
+    /// Whether the kernel is to find its devices on the command line even on hardware.
+    pub plain: bool,
 }
 
 impl Quirks {
-    /// What the probe calls for.
-    pub fn of(probe: Probe) -> Self {
-        Self { interpreted: !probe.hardware }
+    /// What the probe calls for. A machine that is `plain` is described as an interpreted one is, if it has one vCPU: more are
+    /// found by ACPI alone.
+    pub fn of(probe: Probe, plain: bool, vcpus: u8) -> Self {
+        Self { interpreted: !probe.hardware, plain: plain && vcpus == 1 }
     }
 
     /// Whether the machine is described by ACPI. An interpreted kernel is told its devices on the command line instead: the
-    /// kernel's AML interpreter would itself be interpreted.
+    /// kernel's AML interpreter would itself be interpreted. So is a kernel in a plain machine.
     pub fn acpi(self) -> bool {
-        !self.interpreted
+        !self.interpreted && !self.plain
     }
 
     /// How many vCPUs the guest gets of those asked for. Without ACPI a kernel finds only the first one.
@@ -37,37 +40,37 @@ impl Quirks {
 
     /// What goes on the kernel command line.
     pub fn command_line(self, devices: &[VirtioWindow]) -> Vec<String> {
-        if !self.interpreted {
+        if self.acpi() {
             return Vec::new();
         }
-        let mut words: Vec<String> = [
-            // No ACPI tables, hence no I/O APIC, hence the old controllers and timer for everything.
-            "acpi=off",
-            "noapic",
-            "nolapic",
-            // Instructions that the emulator lacks or that cost it much. Linux 6.1 numbers of: SMAP, SMEP, POPCNT, CX16.
-            "noxsave",
-            "nopcid",
-            "clearcpuid=308,295,151,141",
-            // Work that is a few microseconds elsewhere: patching thousands of lock prefixes away for the one CPU, and splitting
-            // the kernel's pages so that parts of it can be write-protected.
-            "noreplace-smp",
-            "rodata=off",
-            // Each mitigation is instructions on every entry to the kernel; what they protect from needs a CPU to run on.
-            "mitigations=off",
-            // Our kernel patch: a system call arrives as a page fault, because this KVM does SYSCALL by halves. (A kernel without
-            // the patch passes the word to its PID 1, and every program dies of its first system call.)
-            "syscall_fault",
-            // Do not watch the TSC with another clock: reading the timer is an exit.
-            "tsc=reliable",
-        ]
-        .map(String::from)
-        .into();
+        // No ACPI tables, hence no I/O APIC, hence the old controllers and timer for everything.
+        let mut words: Vec<String> = ["acpi=off", "noapic", "nolapic"].map(String::from).into();
         words.extend(devices.iter().map(|device| {
             format!("virtio_mmio.device={}K@{:#x}:{}", layout::VIRTIO_SIZE / 1024, device.base, device.irq)
         }));
+        if self.interpreted {
+            words.extend(Self::FOR_THE_INTERPRETER.map(String::from));
+        }
         words
     }
+
+    const FOR_THE_INTERPRETER: [&str; 8] = [
+        // Instructions that the emulator lacks or that cost it much. Linux 6.1 numbers of: SMAP, SMEP, POPCNT, CX16.
+        "noxsave",
+        "nopcid",
+        "clearcpuid=308,295,151,141",
+        // Work that is a few microseconds elsewhere: patching thousands of lock prefixes away for the one CPU, and splitting
+        // the kernel's pages so that parts of it can be write-protected.
+        "noreplace-smp",
+        "rodata=off",
+        // Each mitigation is instructions on every entry to the kernel; what they protect from needs a CPU to run on.
+        "mitigations=off",
+        // Our kernel patch: a system call arrives as a page fault, because this KVM does SYSCALL by halves. (A kernel without
+        // the patch passes the word to its PID 1, and every program dies of its first system call.)
+        "syscall_fault",
+        // Do not watch the TSC with another clock: reading the timer is an exit.
+        "tsc=reliable",
+    ];
 }
 
 /// An instruction that the emulator lacks and that we can do for it.
@@ -167,15 +170,23 @@ mod tests {
 
     #[test]
     fn on_hardware_nothing_is_changed() {
-        let hardware = Quirks::of(Probe { hardware: true, instruction: 0.3 });
+        let hardware = Quirks::of(Probe { hardware: true, instruction: 0.3 }, false, 1);
         assert!(hardware.acpi());
         assert_eq!(hardware.vcpus(4), 4);
         assert!(hardware.command_line(&[VirtioWindow { base: layout::VIRTIO, irq: 5 }]).is_empty());
     }
 
     #[test]
+    fn a_plain_machine_is_described_on_the_command_line_unless_it_has_more_vcpus() {
+        let probe = Probe { hardware: true, instruction: 0.3 };
+        let words = Quirks::of(probe, true, 1).command_line(&[]);
+        assert_eq!(words, ["acpi=off", "noapic", "nolapic"]);
+        assert!(Quirks::of(probe, true, 2).acpi());
+    }
+
+    #[test]
     fn an_interpreted_kernel_is_told_its_devices_on_the_command_line() {
-        let quirks = Quirks::of(Probe { hardware: false, instruction: 900.0 });
+        let quirks = Quirks::of(Probe { hardware: false, instruction: 900.0 }, false, 1);
         let words = quirks.command_line(&[VirtioWindow { base: layout::VIRTIO, irq: 5 }]);
         assert!(words.contains(&"virtio_mmio.device=4K@0xd0000000:5".to_owned()), "{words:?}");
         assert!(words.contains(&"noapic".to_owned()));
