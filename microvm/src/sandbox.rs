@@ -313,7 +313,12 @@ fn resolve(accel: Accel) -> Accel {
 
 /// Where the guest ended, that is the reason; what the agent saw of it is only a consequence.
 fn explain(error: AgentError, vm: &Machine) -> Error {
-    match (&error, vm.end()) {
+    let end = match error {
+        // The channel closes a moment before the machine is known to have ended.
+        AgentError::HungUp => vm.wait_until(Instant::now() + GRACE).unwrap_or_default(),
+        _ => vm.end(),
+    };
+    match (&error, end) {
         (AgentError::HungUp, Some(end)) => {
             Error::GuestDied { how: end, console: vm.console().last_lines(LINES) }
         }
