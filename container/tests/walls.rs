@@ -278,3 +278,19 @@ fn the_runtimes_own_program_cannot_be_run_inside() {
         assert_eq!(traces(&bundle), [].into());
     }
 }
+
+#[test]
+fn limits_can_be_raised_and_lowered_while_it_runs() {
+    needs_root!();
+    let mut bundle = script("sleep 100");
+    let memory = |bytes: u64| json!({"memory": {"limit": bytes, "swap": bytes}});
+    bundle.config["linux"]["resources"] = memory(33_554_432);
+    let (mut container, _output) = bundle.create().unwrap();
+    container.start().unwrap();
+    for bytes in [67_108_864, 16_777_216] {
+        container.update(&serde_json::from_value(memory(bytes)).unwrap()).unwrap();
+        assert_eq!(container.stats().memory_limit, Some(bytes));
+    }
+    container.delete(true).unwrap();
+    assert_eq!(traces(&bundle), [].into());
+}

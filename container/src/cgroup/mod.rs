@@ -97,22 +97,35 @@ impl Membership {
     /// Writes the limits.
     pub(crate) fn apply(&self, resources: Option<&LinuxResources>) -> Result<()> {
         let Some(resources) = resources else { return Ok(()) };
-        for limit in limits::all(resources, self.groups.iter().any(|group| group.name.is_some()))? {
-            let Some(group) = self.group(limit.controller) else {
-                let reason = format!("this machine has no cgroup controller {:?}", limit.controller);
-                return Err(Error::config(limit.field, reason));
-            };
-            let file = group.path.join(&limit.file);
-            match fs::write(&file, &limit.value) {
-                Ok(()) => {}
-                Err(error) if limit.optional && error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    let reason = format!("writing {:?} to {}: {error}", limit.value, file.display());
-                    return Err(Error::config(limit.field, reason));
-                }
+        let v1 = self.groups.iter().any(|group| group.name.is_some());
+        let mut refused = Vec::new();
+        for limit in limits::all(resources, v1)? {
+            if let Err(error) = self.set(&limit) {
+                refused.push((limit, error));
             }
         }
-        Ok(())
+        // One limit may stand in another's way, as memory above the old limit of memory and swap: then its turn comes
+        // after the others'.
+        refused.into_iter().try_for_each(|(limit, first)| match first {
+            Error::Config { .. } => self.set(&limit).map_err(|_| first),
+            other => Err(other),
+        })
+    }
+
+    /// Writes one limit.
+    fn set(&self, limit: &limits::Limit) -> Result<()> {
+        let Some(group) = self.group(limit.controller) else {
+            let reason = format!("this machine has no cgroup controller {:?}", limit.controller);
+            return Err(Error::config(&*limit.field, reason));
+        };
+        let file = group.path.join(&limit.file);
+        match fs::write(&file, &limit.value) {
+            Err(error) if !(limit.optional && error.kind() == io::ErrorKind::NotFound) => {
+                let reason = format!("writing {:?} to {}: {error}", limit.value, file.display());
+                Err(Error::config(&*limit.field, reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Opens the way in.
