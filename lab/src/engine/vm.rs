@@ -1,6 +1,8 @@
 //! The second wall behind the trait: crate `microvm`, a virtual machine with a kernel of its own.
 
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -44,7 +46,11 @@ fn memory(limits: &Limits) -> u64 {
 }
 
 /// A workload in a virtual machine.
-pub struct Vm(microvm::Sandbox);
+pub struct Vm {
+    machine: microvm::Sandbox,
+    /// Dropped after the machine: it lets the thread end that booted it.
+    _boot: Sender<()>,
+}
 
 impl Vm {
     /// Boots the machine and prepares the workload, which waits to be started.
@@ -78,23 +84,26 @@ impl Vm {
             },
             timeline: creation.timeline,
         };
-        boot(options, creation.signals).map(Self)
+        boot(options, creation.signals)
     }
 }
 
 /// Boots on a thread, since that takes seconds where there is no hardware virtualization, and gives up at an interrupt.
 ///
 /// Then the thread is left to itself: it holds nothing but memory and descriptors, which end with this process, and the
-/// machine's directory, which [`clear`] removes.
-fn boot(options: microvm::CreateOptions, signals: &mut Signals) -> Result<microvm::Sandbox, Error> {
+/// machine's directory, which is removed. After a boot it stays until the machine is gone: a QEMU that it started dies with
+/// the *thread* that started it (PR_SET_PDEATHSIG(2const)).
+fn boot(options: microvm::CreateOptions, signals: &mut Signals) -> Result<Vm, Error> {
     let (ended, end) = pipe_with(PipeFlags::CLOEXEC).context("make", "a pipe")?;
+    let (give, result) = sync_channel(1);
+    let (stay, until) = channel::<()>();
     let directory = options.root.join(&options.id);
     let thread = thread::Builder::new().name("boot".to_owned()).spawn(move || {
-        let result = microvm::create(options);
+        let _ = give.send(microvm::create(options));
         drop(end);
-        result
+        let _ = until.recv();
     });
-    let thread = thread.context("start", "the thread that boots")?;
+    thread.context("start", "the thread that boots")?;
     loop {
         let mut files = [
             PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN),
@@ -105,10 +114,8 @@ fn boot(options: microvm::CreateOptions, signals: &mut Signals) -> Result<microv
             other => other.context("wait for", "the machine")?,
         };
         if !files[0].revents().is_empty() {
-            return match thread.join() {
-                Ok(result) => Ok(result?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            };
+            let result = result.recv().map_err(io::Error::other).context("boot", "the machine")?;
+            return Ok(Vm { machine: result?, _boot: stay });
         }
         while let Some(ask) = signals.arrived() {
             if let Ask::Deliver(
@@ -129,39 +136,39 @@ pub fn clear(roots: &Roots, id: &str) {
 
 impl Sandbox for Vm {
     fn start(&mut self) -> Result<(), Error> {
-        Ok(self.0.start()?)
+        Ok(self.machine.start()?)
     }
 
     fn exit_fd(&self) -> BorrowedFd<'_> {
-        self.0.exit_fd()
+        self.machine.exit_fd()
     }
 
     fn wait(&mut self) -> Result<Exit, Error> {
-        Ok(match self.0.wait()? {
+        Ok(match self.machine.wait()? {
             microvm::Exit::Code(code) => Exit::Code(code),
             microvm::Exit::Signal(signal) => Exit::Signal(signal),
         })
     }
 
     fn kill(&mut self, signal: i32) -> Result<(), Error> {
-        Ok(self.0.kill(signal)?)
+        Ok(self.machine.kill(signal)?)
     }
 
     fn resize(&mut self, _master: BorrowedFd<'_>, size: Winsize) -> Result<(), Error> {
         // The terminal that counts is the guest's own; the master here only carries its bytes.
-        Ok(self.0.resize(size.ws_row, size.ws_col)?)
+        Ok(self.machine.resize(size.ws_row, size.ws_col)?)
     }
 
     fn pause(&mut self) -> Result<(), Error> {
-        Ok(self.0.pause()?)
+        Ok(self.machine.pause()?)
     }
 
     fn resume(&mut self) -> Result<(), Error> {
-        Ok(self.0.resume()?)
+        Ok(self.machine.resume()?)
     }
 
     fn delete(self: Box<Self>) -> Result<(), Error> {
-        Ok(self.0.delete()?)
+        Ok(self.machine.delete()?)
     }
 }
 
