@@ -53,6 +53,14 @@ pub enum Moment {
 }
 
 impl Moment {
+    /// Its name in results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Moment::At(mark) => mark.name(),
+            Moment::ProcessEnded => "ended",
+        }
+    }
+
     /// The step that this moment ends.
     pub const fn step(self) -> &'static str {
         match self {
@@ -180,12 +188,8 @@ pub fn medians<'a>(samples: impl Iterator<Item = &'a Sample>) -> Vec<PhaseMedian
         .map(|(end, phases)| {
             let ends: Vec<_> = phases.iter().map(|phase| phase.to).collect();
             let durations: Vec<_> = phases.iter().map(Phase::duration).collect();
-            let mark = match end {
-                Moment::At(mark) => mark.name(),
-                Moment::ProcessEnded => "ended",
-            };
             let row = PhaseMedian {
-                mark: mark.into(),
+                mark: end.name().into(),
                 step: end.step().into(),
                 group: phases[0].group,
                 median: median(&durations),

@@ -1,13 +1,13 @@
 //! What this machine can measure: which walls there are, by what the VM runs, with which kernel, on which image.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use thiserror::Error;
 
 use super::plan::Wall;
 use super::record::{Backing, KernelRecord, Obtained, Plan};
 use super::session::{Request, WallCall, WallRequest};
+use crate::image::{Store, embedded};
 
 /// Idle containers that live at once while their memory is measured: one costs little more than the noise of
 /// `MemAvailable`, ten are far above it.
@@ -155,10 +155,11 @@ fn reproduce(choice: &Choice, plan: &Plan) -> Vec<String> {
     words
 }
 
-/// The digest of an image that is at hand.
-fn digest(_image: &str) -> Option<String> {
-    let _folder: PathBuf = crate::paths::data().ok()?;
-    None
+/// The digest of the image's manifest, where the image is at hand; where it is not, each run will say so.
+fn digest(image: &str) -> Option<String> {
+    let store = Store::open_default().ok()?;
+    embedded::ensure(&store).ok()?;
+    Some(store.resolve(image).ok()?.manifest().to_string())
 }
 
 #[cfg(test)]

@@ -97,27 +97,22 @@ fn memory_rows(record: &Record) -> Vec<MemoryRow> {
     if !walls.clone().any(|wall| measured(wall).is_some()) {
         return Vec::new();
     }
-    let counts: Vec<_> =
-        walls.clone().map(|wall| measured(wall).map_or(0, |memory| memory.instances)).collect();
-    let counts = counts.iter().map(usize::to_string).collect::<Vec<_>>().join(" and ");
+    let counts = walls.clone().filter_map(measured).map(|memory| memory.instances.to_string());
+    let counts = counts.collect::<Vec<_>>().join(", ");
     let row = |name: &str, how, value: &dyn Fn(&Memory) -> Option<i64>| MemoryRow {
         name: name.into(),
         values: walls.clone().map(|wall| measured(wall).and_then(value)).collect(),
         how,
     };
     vec![
-        row(
-            &format!("MemAvailable / {counts}"),
-            "drop while that many idle sandboxes live, divided",
-            &|memory| Some(memory.available_drop),
-        ),
+        row(&format!("MemAvailable / {counts}"), "its drop with so many idle, for one", &|memory| {
+            Some(memory.available_drop)
+        }),
         row("PSS", "all processes, shared pages divided", &|memory| Some(memory.pss() as i64)),
         row("private dirty", "all processes, what only they hold", &|memory| {
             Some(memory.private_dirty() as i64)
         }),
-        row("cgroup", "charged to the sandbox's own cgroup", &|memory| {
-            memory.cgroup.map(|bytes| bytes as i64)
-        }),
-        row("RSS (misleading)", "counts shared pages once a process", &|memory| Some(memory.rss() as i64)),
+        row("cgroup", "charged to its own cgroup", &|memory| memory.cgroup.map(|bytes| bytes as i64)),
+        row("RSS (misleading)", "shared pages counted each time", &|memory| Some(memory.rss() as i64)),
     ]
 }

@@ -9,6 +9,8 @@ use unicode_width::UnicodeWidthStr;
 #[derive(Debug, Default)]
 pub struct Table {
     headings: Vec<String>,
+    /// A second line of headings, such as by what a column was obtained.
+    notes: Vec<String>,
     rows: Vec<(Style, Vec<String>)>,
 }
 
@@ -17,7 +19,16 @@ const GAP: usize = 2;
 impl Table {
     /// With these headings; the first is that of the names.
     pub fn new<S: Into<String>>(headings: impl IntoIterator<Item = S>) -> Self {
-        Self { headings: headings.into_iter().map(Into::into).collect(), rows: Vec::new() }
+        let headings: Vec<_> = headings.into_iter().map(Into::into).collect();
+        Self { notes: vec![String::new(); headings.len()], headings, rows: Vec::new() }
+    }
+
+    /// With a note under each heading; it stays with its column however narrow the terminal is.
+    #[must_use]
+    pub fn with_notes<S: Into<String>>(mut self, notes: impl IntoIterator<Item = S>) -> Self {
+        self.notes = notes.into_iter().map(Into::into).collect();
+        self.notes.resize(self.headings.len(), String::new());
+        self
     }
 
     /// Adds a row; missing cells are empty.
@@ -32,7 +43,7 @@ impl Table {
         let columns: Vec<_> = (0..self.headings.len())
             .map(|column| {
                 let cells = self.rows.iter().map(|(_, row)| row[column].width());
-                cells.chain([self.headings[column].width()]).max().unwrap_or(0)
+                cells.chain([self.headings[column].width(), self.notes[column].width()]).max().unwrap_or(0)
             })
             .collect();
         let total = columns.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
@@ -42,8 +53,9 @@ impl Table {
     fn aligned(&self, columns: &[usize]) -> String {
         let mut text = String::new();
         let heading = (Style::new().bold(), &self.headings);
+        let notes = self.notes.iter().any(|note| !note.is_empty()).then_some((Style::new(), &self.notes));
         let rows = self.rows.iter().map(|(style, row)| (*style, row));
-        for (style, row) in std::iter::once(heading).chain(rows) {
+        for (style, row) in std::iter::once(heading).chain(notes).chain(rows) {
             let mut line = String::new();
             for (cell, column) in row.iter().zip(columns) {
                 let _ = write!(line, "{cell}{}", " ".repeat(column + GAP - cell.width()));
@@ -58,9 +70,10 @@ impl Table {
         let mut text = String::new();
         for (style, row) in &self.rows {
             let _ = writeln!(text, "{style}{}{style:#}", row[0].trim());
-            for (heading, cell) in self.headings.iter().zip(row).skip(1).filter(|(_, cell)| !cell.is_empty())
-            {
-                let _ = writeln!(text, "  {style}{heading}: {cell}{style:#}");
+            let columns = self.headings.iter().zip(&self.notes).zip(row);
+            for ((heading, note), cell) in columns.skip(1).filter(|(_, cell)| !cell.is_empty()) {
+                let note = if note.is_empty() { String::new() } else { format!(" ({note})") };
+                let _ = writeln!(text, "  {style}{heading}{note}: {cell}{style:#}");
             }
         }
         text
@@ -72,7 +85,7 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let mut table = Table::new(["", "container", "VM"]);
+        let mut table = Table::new(["", "container", "VM"]).with_notes(["", "", "KVM"]);
         table.row(Style::new(), ["start → exit", "9.1 ms", "5.8 s"]);
         table.row(Style::new(), ["µ", "only one"]);
         table
@@ -83,13 +96,13 @@ mod tests {
         let text = anstream::adapter::strip_str(&table().render(80)).to_string();
         assert_eq!(
             text,
-            "              container  VM\nstart → exit  9.1 ms     5.8 s\nµ             only one\n"
+            "              container  VM\n                         KVM\nstart → exit  9.1 ms     5.8 s\nµ             only one\n"
         );
     }
 
     #[test]
     fn a_narrow_terminal_gets_blocks_and_loses_nothing() {
         let text = anstream::adapter::strip_str(&table().render(20)).to_string();
-        assert_eq!(text, "start → exit\n  container: 9.1 ms\n  VM: 5.8 s\nµ\n  container: only one\n");
+        assert_eq!(text, "start → exit\n  container: 9.1 ms\n  VM (KVM): 5.8 s\nµ\n  container: only one\n");
     }
 }

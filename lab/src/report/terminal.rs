@@ -30,7 +30,10 @@ pub fn render(record: &Record, width: usize) -> String {
         return text;
     }
     text.push_str(&times(record, &summary).render(width));
-    let _ = writeln!(text, "{DIM}Median with its 95 % bootstrap interval.{DIM:#}\n");
+    let _ = writeln!(
+        text,
+        "{DIM}Median with its 95 % bootstrap interval; every run counts but the warm-up of each wall.{DIM:#}\n"
+    );
     text.push_str(&waterfall::render(record, width));
     text.push('\n');
     let memory = memory(record);
@@ -68,13 +71,15 @@ fn warnings(text: &mut String, summary: &Summary, width: usize) {
     }
 }
 
-fn headings(record: &Record, last: &str) -> Vec<String> {
-    let walls = record.walls.iter().map(|wall| format!("{} ({})", title(wall.wall), wall.obtained.label()));
-    std::iter::once(String::new()).chain(walls).chain([last.to_owned()]).collect()
+/// A table with a column for each wall, under its name what it was obtained by.
+fn table(record: &Record, last: &str) -> Table {
+    let names = record.walls.iter().map(|wall| title(wall.wall));
+    let obtained = record.walls.iter().map(|wall| wall.obtained.label());
+    Table::new(std::iter::once("").chain(names).chain([last])).with_notes(std::iter::once("").chain(obtained))
 }
 
 fn times(record: &Record, summary: &Summary) -> Table {
-    let mut table = Table::new(headings(record, "VM / container"));
+    let mut table = table(record, "VM / container");
     for row in &summary.metrics {
         let ratio = row.ratio.as_ref().map_or_else(String::new, figures::ratio);
         table.row(BOLD, cells(record, row, row.metric.label(), figures::median, ratio));
@@ -102,7 +107,7 @@ fn memory(record: &Record) -> Option<Table> {
     if rows.is_empty() {
         return None;
     }
-    let mut table = Table::new(headings(record, "how"));
+    let mut table = table(record, "how");
     for (index, row) in rows.iter().enumerate() {
         let values = row.values.iter().map(|value| value.map_or_else(|| "–".into(), figures::bytes));
         let cells = std::iter::once(row.name.clone()).chain(values).chain([row.how.to_owned()]);
@@ -152,7 +157,7 @@ mod tests {
     fn no_vm_figure_appears_without_what_it_was_obtained_by() {
         for width in [40, 80, 160] {
             let text = plain(&fixtures::record(10), width);
-            assert!(text.contains("VM (KVM, not hardware-backed)"), "{text}");
+            assert!(text.contains("KVM, not hardware-backed"), "{text}");
             assert!(text.contains("VM by: KVM, not hardware-backed"), "{text}");
         }
     }

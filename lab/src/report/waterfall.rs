@@ -59,6 +59,7 @@ const fn look(group: Group) -> (char, Style) {
 }
 
 const TIME_WIDTH: usize = 9;
+const DIM: Style = Style::new().dimmed();
 
 /// Writes both for a terminal of this width.
 pub fn render(record: &Record, width: usize) -> String {
@@ -125,13 +126,31 @@ fn steps(text: &mut String, run: &Run<'_>, longest: f64, width: usize) {
     let obtained = run.wall.obtained.label();
     heading(text, &format!("{} ({obtained}), step by step{scale}", title(run.wall.wall)));
     let name_width = run.phases.iter().map(|phase| phase.end.step().width()).max().unwrap_or(0);
-    let columns = width.saturating_sub(name_width + TIME_WIDTH + 3);
+    // Beside this run's time, the median of the step over all runs: whether this run is typical in each of its steps.
+    let medians = phases::medians(run.wall.counted());
+    let of_all = |phase: &Phase| {
+        let median = medians.iter().find(|row| row.mark == phase.end.name());
+        median.map_or_else(String::new, |row| figures::time(row.median))
+    };
+    let columns = width.saturating_sub(name_width + 2 * TIME_WIDTH + 4);
+    let _ = writeln!(
+        text,
+        "{:1$}{DIM}{2:>TIME_WIDTH$} {3:>TIME_WIDTH$}{DIM:#}",
+        "",
+        name_width + 3 + if columns < 8 { 0 } else { columns },
+        "this run",
+        "median"
+    );
     for phase in &run.phases {
         let name = phase.end.step();
         let pad = " ".repeat(name_width - name.width());
-        let time = figures::time(phase.duration());
+        let time = format!(
+            "{:>TIME_WIDTH$} {DIM}{:>TIME_WIDTH$}{DIM:#}",
+            figures::time(phase.duration()),
+            of_all(phase)
+        );
         if columns < 8 {
-            let _ = writeln!(text, "  {name}{pad} {time:>TIME_WIDTH$}");
+            let _ = writeln!(text, "  {name}{pad} {time}");
             continue;
         }
         let from = column(phase.from, total, columns).min(columns - 1);
@@ -139,11 +158,7 @@ fn steps(text: &mut String, run: &Run<'_>, longest: f64, width: usize) {
         let (glyph, style) = look(phase.group);
         let bar = if to > from { glyph.to_string().repeat(to - from) } else { "▏".into() };
         let rest = " ".repeat(columns.saturating_sub(from + (to - from.min(to)).max(1)));
-        let _ = writeln!(
-            text,
-            "  {name}{pad} {}{style}{bar}{style:#}{rest}{time:>TIME_WIDTH$}",
-            " ".repeat(from)
-        );
+        let _ = writeln!(text, "  {name}{pad} {}{style}{bar}{style:#}{rest}{time}", " ".repeat(from));
     }
     text.push('\n');
 }
