@@ -36,6 +36,12 @@ enum Command {
         #[arg(long)]
         no_install: bool,
     },
+    /// Download the distribution's own kernel into the cache, without installing it.
+    Fetch {
+        /// Which of the distribution's kernels: cloud (Debian), virtual (Ubuntu) or generic.
+        #[arg(long, value_parser = ["cloud", "virtual", "generic"])]
+        flavour: Option<String>,
+    },
     /// List the kernels at hand, the one that is booted by default first.
     #[command(visible_alias = "ls")]
     List {
@@ -53,6 +59,7 @@ enum Command {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Build { source, no_install } => build(source, no_install)?,
+        Command::Fetch { flavour } => fetch(flavour.as_deref())?,
         Command::List { json } => list(json)?,
         Command::Use { kernel } => {
             let kernel = kernel::select(&kernel)?;
@@ -78,6 +85,22 @@ fn build(source: Option<PathBuf>, no_install: bool) -> anyhow::Result<()> {
         built.kernel.meta.release,
         built.kernel.hash,
         built.kernel.image.display()
+    ))?;
+    Ok(())
+}
+
+fn fetch(flavour: Option<&str>) -> anyhow::Result<()> {
+    let mut progress = Progress::new();
+    let interrupted = interrupt_flag()?;
+    let fetched = kernel::fetch(flavour, &interrupted, &mut |event| progress.show(event))?;
+    progress.finish();
+    super::print(&format!(
+        "{} the {} kernel {} ({}): {}\n",
+        if fetched.cached { "there already:" } else { "fetched" },
+        fetched.kernel.meta.name,
+        fetched.kernel.meta.release,
+        fetched.kernel.hash,
+        fetched.kernel.image.display()
     ))?;
     Ok(())
 }

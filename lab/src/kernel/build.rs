@@ -93,7 +93,7 @@ fn compiler() -> Result<String, Error> {
 }
 
 /// One build at a time: two would compile in the same tree.
-fn lock(kernels: &Path) -> Result<File, Error> {
+pub(super) fn lock(kernels: &Path) -> Result<File, Error> {
     let path = kernels.join(".lock");
     let file = File::create(&path).map_err(Error::file("open", &path))?;
     file.try_lock().map_err(|_| Error::Busy(kernels.to_owned()))?;

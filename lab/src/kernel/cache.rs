@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, recipe};
+use super::{Error, fragment, recipe};
 
 /// Where a kernel came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -79,6 +79,35 @@ pub struct Kernel {
     pub size: u64,
     /// Its modules in the order in which they are to be loaded.
     pub module_files: Vec<PathBuf>,
+}
+
+impl Kernel {
+    /// The kernel as the distribution ships it and the folder of its modules, which is what the nested rig boots. Only a
+    /// fetched kernel has them.
+    pub fn for_rig(&self) -> Option<(PathBuf, PathBuf)> {
+        let folder = self.image.parent()?;
+        let files = (folder.join("vmlinuz"), folder.join("modules"));
+        (self.meta.origin == Origin::Fetched && files.0.is_file() && files.1.is_dir()).then_some(files)
+    }
+}
+
+impl Kernel {
+    /// Whether it was built with this version's fragment and patches.
+    pub fn is_current(&self) -> bool {
+        self.meta.recipe.as_deref() == Some(recipe::own().as_str())
+    }
+
+    /// The options of the fragment that the kernel's configuration does not hold.
+    ///
+    /// # Errors
+    /// Its configuration is not kept beside it.
+    pub fn options_missed(&self) -> Result<Vec<String>, Error> {
+        let path = self.image.with_file_name("config");
+        let config = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+        let settings = fragment::parse(recipe::FRAGMENT).map_err(|options| Error::NotTaken { options })?;
+        let missed = fragment::not_taken(&settings, &config);
+        Ok(missed.into_iter().map(|setting| setting.option.clone()).collect())
+    }
 }
 
 /// The folder of all kernels.
@@ -230,23 +259,31 @@ pub(super) fn install(
     config: Option<&Path>,
 ) -> Result<Kernel, Error> {
     let new = kernels.join(format!(".new-{hash}"));
-    if new.exists() {
-        fs::remove_dir_all(&new).map_err(Error::file("remove", &new))?;
-    }
+    remove(&new)?;
     fs::create_dir_all(&new).map_err(Error::file("make the folder", &new))?;
-    fill(&new, meta, image, config)?;
-    publish(kernels, &new, hash)
-}
-
-/// Writes the files of a kernel into its folder.
-pub(super) fn fill(new: &Path, meta: &Meta, image: &Path, config: Option<&Path>) -> Result<(), Error> {
     let vmlinux = new.join("vmlinux");
     fs::copy(image, &vmlinux).map_err(Error::file("copy the kernel to", &vmlinux))?;
     if let Some(config) = config {
         let to = new.join("config");
         fs::copy(config, &to).map_err(Error::file("copy the configuration to", &to))?;
     }
-    let path = new.join("meta.json");
+    write_meta(&new, meta)?;
+    publish(kernels, &new, hash)
+}
+
+/// Removes a folder, if it is there.
+pub(super) fn remove(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::file("remove", folder)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes `meta.json`.
+pub(super) fn write_meta(folder: &Path, meta: &Meta) -> Result<(), Error> {
+    let path = folder.join("meta.json");
     let text =
         serde_json::to_vec_pretty(meta).map_err(std::io::Error::from).map_err(Error::file("write", &path))?;
     let mut file = File::create(&path).map_err(Error::file("write", &path))?;

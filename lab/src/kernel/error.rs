@@ -69,6 +69,22 @@ pub enum Error {
         /// What stood in the way.
         reason: String,
     },
+    /// The distribution's package lists have no kernel of this flavour.
+    #[error(
+        "no package of a {0} here: `apt-get update` refreshes the package lists; flavours are cloud, virtual, generic"
+    )]
+    NoStock(String),
+    /// A kernel package that a guest cannot be made from.
+    #[error("{package} has no {what}: another flavour may, see `lab kernel fetch --help`")]
+    Incomplete {
+        /// The package.
+        package: String,
+        /// What it lacks.
+        what: String,
+    },
+    /// The kernel cannot be unpacked.
+    #[error(transparent)]
+    Image(#[from] microvm::Error),
     /// No kernel of that name.
     #[error("no kernel {0}: `lab kernel list` shows those at hand, `lab kernel build` makes one")]
     Unknown(String),

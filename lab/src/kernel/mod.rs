@@ -17,7 +17,9 @@
 mod build;
 mod cache;
 mod error;
+mod fetch;
 mod fragment;
+mod modules;
 mod packages;
 mod recipe;
 mod source;
@@ -25,6 +27,7 @@ mod source;
 pub use build::{Built, build};
 pub use cache::{Kernel, Meta, Origin, list, resolve, select, selected};
 pub use error::Error;
+pub use fetch::fetch;
 pub use packages::{Packages, install, missing_for_build};
 pub use recipe::FRAGMENT;
 

@@ -37,6 +37,12 @@ pub const PATCHES: &[Patch] = patches![
     "0003-no-sysfs-for-slab-caches.patch",
     "0003-no-sysfs-for-slab-caches.since-6.2.patch",
     "0004-no-sysfs-for-built-in-parameters.patch",
+    "0005-strings-by-quadwords.patch",
+    "0005-strings-by-quadwords.since-6.2.patch",
+    "0006-small-per-cpu-area.patch",
+    "0007-bss-is-clear.patch",
+    "0008-copy-page-structs.patch",
+    "0008-copy-page-structs.since-6.3.patch",
 ];
 
 /// Without this patch a kernel runs programs only where KVM has VT-x or SVM behind it.
@@ -53,7 +59,7 @@ pub fn hash(source_version: &str, compiler: &str) -> String {
 }
 
 /// A hash of texts. Their lengths are hashed too, so that moving a byte from one to the next changes it.
-fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+pub(super) fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update((part.len() as u64).to_le_bytes());
