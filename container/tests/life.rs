@@ -110,7 +110,7 @@ fn a_failed_create_says_what_failed_and_leaves_nothing() {
     let cases = [
         ("/mounts/0/type", json!("nonesuchfs"), "nonesuchfs"),
         ("/root/path", json!("elsewhere"), "elsewhere"),
-        ("/process/cwd", json!("/nowhere"), "/nowhere"),
+        ("/process/cwd", json!("/bin/sh"), "/bin/sh"),
         ("/process/cwd", json!("relative"), "process.cwd"),
         ("/linux/cgroupsPath", json!("/../../x"), "linux.cgroupsPath"),
         ("/linux/namespaces/0", json!({"type": "pid", "path": "/nonesuch"}), "/nonesuch"),
