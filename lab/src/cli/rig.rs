@@ -42,15 +42,18 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let (Some(kernel), Some(modules)) = (&args.kernel, &args.modules) else {
-        anyhow::bail!("name a kernel by --kernel and --modules");
+    let (kernel, modules) = match (args.kernel, args.modules) {
+        (Some(kernel), Some(modules)) => (kernel, modules),
+        _ => lab::kernel::list()?.iter().find_map(lab::kernel::Kernel::for_rig).context(
+            "the rig boots the distribution's kernel, which is not here; `lab kernel fetch` gets it",
+        )?,
     };
     let rig = Rig {
         memory_mib: args.memory,
         cpus: args.cpus,
         timeout: Duration::from_secs(args.timeout),
         verbose: args.verbose,
-        ..Rig::new(kernel, modules)
+        ..Rig::new(&kernel, &modules)
     };
     let command = RigCommand {
         argv: args.command,

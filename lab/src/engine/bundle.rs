@@ -8,13 +8,13 @@ use std::path::Path;
 
 use oci_spec::image::{Config, ImageConfiguration};
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources,
+    BoxBuilder, LinuxBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources,
     LinuxResourcesBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use super::error::Context as _;
 use super::limits::{CPU_PERIOD, Limits};
-use super::{Error, Request, id, isolation, process};
+use super::{Error, Request, id, isolation, process, terminal};
 use crate::image::users::{Accounts, User};
 
 /// The version of the runtime specification that the bundle follows.
@@ -77,7 +77,7 @@ fn process_of(
     let others = user.groups.iter().filter(|&&gid| gid != user.gid);
     let groups: Vec<u32> = std::iter::once(&user.gid).chain(others).copied().collect();
     let who = UserBuilder::default().uid(user.uid).gid(user.gid).additional_gids(groups).build()?;
-    Ok(ProcessBuilder::default()
+    let mut builder = ProcessBuilder::default()
         .terminal(request.terminal)
         .user(who)
         .args(process::arguments(config, request)?)
@@ -85,8 +85,13 @@ fn process_of(
         .cwd(process::directory(config, request)?)
         .capabilities(isolation::capabilities(user.uid)?)
         .rlimits(Vec::new())
-        .no_new_privileges(true)
-        .build()?)
+        .no_new_privileges(true);
+    // The program's first look at its terminal already finds the user's size; later changes come by SIGWINCH.
+    if let Some(size) = terminal::size().filter(|_| request.terminal) {
+        let (height, width) = (u64::from(size.ws_row), u64::from(size.ws_col));
+        builder = builder.console_size(BoxBuilder::default().height(height).width(width).build()?);
+    }
+    Ok(builder.build()?)
 }
 
 fn resources(limits: &Limits) -> Result<LinuxResources, Error> {

@@ -1,0 +1,65 @@
+//! The nested rig: both walls on a machine with hardware-like KVM and pure cgroup v2, in every test run.
+//!
+//! One boot of the rig tries everything, for each boot takes seconds of an emulated machine's time.
+
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+
+/// What the rig lacks here, if it lacks anything.
+fn missing() -> Option<&'static str> {
+    let no = |paths: &[&str]| !paths.iter().any(|path| std::path::Path::new(path).exists());
+    if no(&["/usr/bin/qemu-system-x86_64"]) {
+        return Some("apt-get install qemu-system-x86");
+    }
+    if no(&["/bin/busybox", "/usr/bin/busybox"]) {
+        return Some("apt-get install busybox-static");
+    }
+    if no(&["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"]) {
+        return Some("apt-get install virtiofsd (Debian 12: qemu-system-common)");
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Some("the rig serves the host's files as root");
+    }
+    None
+}
+
+#[test]
+fn both_walls_hold_on_hardware_like_kvm_and_pure_cgroup_v2() {
+    if let Some(reason) = missing() {
+        eprintln!("SKIPPED (no nested rig: {reason})");
+        assert!(std::env::var_os("CI").is_none(), "SKIPPED in CI (no nested rig: {reason})");
+        return;
+    }
+    let at_hand = lab::kernel::list().expect("the cache").iter().any(|kernel| kernel.for_rig().is_some());
+    if !at_hand {
+        lab::kernel::fetch(None, &AtomicBool::new(false), &mut |_| ()).expect("the distribution's kernel");
+    }
+    // Everything in one boot; each line of the answer is one promise.
+    let script = r#"
+        lab=$1
+        export LAB_HOME=/tmp/lab XDG_RUNTIME_DIR=/run
+        ls -l /dev/kvm >/dev/null && echo kvm: there
+        grep -qw memory /sys/fs/cgroup/cgroup.controllers && echo cgroup: v2
+        echo "container: $("$lab" run lab hello)"
+        "$lab" run lab sh -c 'exit 7'; echo "container exit: $?"
+        echo "container limit: $("$lab" run -m 64m lab cat /sys/fs/cgroup/memory.max)"
+        echo "vm: $("$lab" run --quiet --runtime vm lab hello)"
+        "$lab" run --quiet --runtime vm lab sh -c 'exit 9'; echo "vm exit: $?"
+        find /sys/fs/cgroup -path '*lab*' | grep -c . | sed 's/^/cgroups left: /'
+    "#;
+    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["rig", "sh", "-c", script, "rig-test", env!("CARGO_BIN_EXE_lab")])
+        .output()
+        .expect("lab rig starts");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    for promise in [
+        "kvm: there",
+        "cgroup: v2",
+        "container: hello, world",
+        "container exit: 7",
+        "vm: hello, world",
+        "vm exit: 9",
+    ] {
+        assert!(stdout.lines().any(|line| line == promise), "{promise}\n--- {stdout}\n--- {stderr}");
+    }
+}
