@@ -1,1 +1,75 @@
-fn main() {}
+//! Both walls' whole runs beside their peers: the default image's `hello`, from the command to its exit.
+//!
+//! `cargo bench -p benches --bench walls -- [ROUNDS [VM_ROUNDS]]`; as root. A peer that is not installed is named as absent.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use benches::programs::{own, peer};
+use benches::race::{Contender, print, race};
+use lab::image::{Store, embedded};
+
+/// The seed of every shuffle and resampling here, so that a run can be repeated in the same order.
+const SEED: u64 = 1;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut numbers = std::env::args().skip(1).filter_map(|word| word.parse::<u32>().ok());
+    let (rounds, vm_rounds) = (numbers.next().unwrap_or(100), numbers.next().unwrap_or(5));
+    let lab = own("lab", "lab")?;
+    let place = tempfile::tempdir()?;
+    let run = |runtime: &'static str| {
+        let (lab, home) = (lab.clone(), place.path().to_owned());
+        Contender::new(format!("lab run --runtime {runtime}"), move |_| {
+            let mut command = Command::new(&lab);
+            command.args(["run", "--quiet", "--runtime", runtime, "lab", "hello"]).env("LAB_HOME", &home);
+            command
+        })
+    };
+
+    let mut contenders = vec![run("container")];
+    let bundle = bundle(place.path())?;
+    for (name, flags) in [("crun", &["--cgroup-manager=disabled"][..]), ("runc", &[])] {
+        match peer(name) {
+            Some(program) => contenders.push(peer_run(name, program, flags, &bundle)),
+            None => println!("{name}: absent (not in PATH)"),
+        }
+    }
+    let laps = race(&mut contenders, rounds, SEED)?;
+    print(
+        &format!("containers, {rounds} interleaved runs (crun without cgroups, the others with)"),
+        &laps,
+        "crun",
+        SEED,
+    );
+
+    let laps = race(&mut [run("container"), run("vm")], vm_rounds, SEED)?;
+    print(&format!("both walls, {vm_rounds} interleaved runs"), &laps, "lab run --runtime container", SEED);
+    Ok(())
+}
+
+/// A bundle of the default image's files for the peers: the runtime's own default configuration, with our program.
+fn bundle(place: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let store = Store::open(&place.join("images"))?;
+    embedded::ensure(&store)?;
+    let image = store.resolve(embedded::NAME)?;
+    let rootfs = store.layer_dirs(&image, &())?.into_iter().next().ok_or("the default image has a layer")?;
+    let spec = oci_spec::runtime::Spec::default();
+    let mut spec = serde_json::to_value(spec)?;
+    spec["root"] = serde_json::json!({ "path": rootfs, "readonly": true });
+    spec["process"]["args"] = serde_json::json!(["/bin/hello"]);
+    spec["process"]["terminal"] = false.into();
+    let bundle = place.join("bundle");
+    std::fs::create_dir(&bundle)?;
+    std::fs::write(bundle.join("config.json"), serde_json::to_vec(&spec)?)?;
+    Ok(bundle)
+}
+
+fn peer_run(name: &str, program: PathBuf, flags: &'static [&'static str], bundle: &Path) -> Contender {
+    let (bundle, prefix) = (bundle.to_owned(), format!("lab-bench-{name}-{}", std::process::id()));
+    Contender::new(name, move |number| {
+        let mut command = Command::new(&program);
+        command.args(flags).args(["run", "--bundle"]).arg(&bundle).arg(format!("{prefix}-{number}"));
+        command
+    })
+}
