@@ -1,8 +1,8 @@
 //! What this machine offers and what it lacks: each prerequisite found by using it where that is possible, and the one
 //! command that fixes what is missing.
 //!
-//! It changes nothing, needs no rights, and works before anything is installed. The checks: [`container`] (the first wall),
-//! [`machine`] (the second), [`kernel`] (what boots in it, and room for it).
+//! It changes nothing, needs no rights, and works before anything is installed. The checks: `container` (the first wall),
+//! `machine` (the second), `kernel` (what boots in it, and room for it).
 
 mod container;
 mod kernel;

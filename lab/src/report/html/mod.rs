@@ -1,7 +1,7 @@
 //! The report as one self-contained page: no script, no outside request, light and dark, readable on a phone.
 //!
 //! Written with `maud`, which checks the markup when the lab is compiled and escapes every value: names of images and
-//! messages of failed runs come from elsewhere. The plots ([`plots`]) are drawn here rather than by a plotting library:
+//! messages of failed runs come from elsewhere. The plots (`plots`) are drawn here rather than by a plotting library:
 //! those write fixed colours and a fixed width, and so can neither follow the reader's theme nor fit a phone.
 
 mod glossary;
