@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::process::{Child, Stdio};
 
 use common::leftovers::Traces;
-use common::{Lab, Wall, finish, image, skip};
+use common::{Lab, Wall, finish, for_each_wall, image, skip};
 use rustix::process::{Pid, Signal, kill_process};
 
 const ENDLESS: &str = "sleep 1000 & echo ready; touch /tmp/file; sleep 1000";
@@ -26,15 +26,6 @@ fn start(lab: &Lab, wall: Wall, flags: &[&str]) -> Child {
     let stdout = child.stdout.as_mut().expect("a pipe");
     stdout.read_exact(&mut word).unwrap_or_else(|error| panic!("{}: not ready: {error}", wall.name()));
     child
-}
-
-fn for_each_wall(what: &str, check: impl Fn(Wall)) {
-    for wall in Wall::ALL {
-        match wall.missing().or_else(image::missing) {
-            Some(why) => skip(&format!("{}: {what}", wall.name()), why),
-            None => check(wall),
-        }
-    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 
-use common::{Lab, Output, Wall, finish, image, skip};
+use common::{Lab, Output, Wall, finish, for_each_wall, image};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Starts a script behind a wall and waits until it says that it is ready.
@@ -31,15 +31,6 @@ fn start(wall: Wall, script: &str) -> Child {
 
 fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("a child of ours");
-}
-
-fn for_each_wall(what: &str, check: impl Fn(Wall)) {
-    for wall in Wall::ALL {
-        match wall.missing().or_else(image::missing) {
-            Some(why) => skip(&format!("{}: {what}", wall.name()), why),
-            None => check(wall),
-        }
-    }
 }
 
 #[test]

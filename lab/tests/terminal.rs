@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use common::{Lab, Wall, image, skip};
+use common::{Lab, Wall, for_each_wall, image};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -86,15 +86,6 @@ impl Session {
 fn set_size(master: &File, rows: u16, columns: u16) {
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(master, size).expect("a terminal");
-}
-
-fn for_each_wall(what: &str, check: impl Fn(Wall)) {
-    for wall in Wall::ALL {
-        match wall.missing().or_else(image::missing) {
-            Some(why) => skip(&format!("{}: {what}", wall.name()), why),
-            None => check(wall),
-        }
-    }
 }
 
 #[test]

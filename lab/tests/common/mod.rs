@@ -59,6 +59,16 @@ pub fn skip(what: &str, why: &str) {
     assert!(std::env::var_os("CI").is_none(), "SKIPPED {what} ({why}), which CI does not accept");
 }
 
+/// Checks a promise behind each wall; a wall that cannot be tried here is skipped loudly.
+pub fn for_each_wall(what: &str, check: impl Fn(Wall)) {
+    for wall in Wall::ALL {
+        match wall.missing().or_else(image::missing) {
+            Some(why) => skip(&format!("{}: {what}", wall.name()), why),
+            None => check(wall),
+        }
+    }
+}
+
 /// A lab with directories of its own, so that tests see only their own sandboxes. Kernels come from the usual cache.
 pub struct Lab {
     home: PathBuf,
