@@ -1,12 +1,10 @@
 //! Booting a machine: the whole story, from `/dev/kvm` to the guest's first instruction, as one list of steps.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
 use lab_clock::{Mark, Timeline};
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::acpi::{self, VirtioWindow};
 use crate::arch::cpu::{self, Entry};
@@ -14,18 +12,13 @@ use crate::arch::elf::Loaded;
 use crate::arch::protocol::Handover;
 use crate::arch::quirks::Quirks;
 use crate::arch::{layout, probe};
-use crate::bus::{Bus, SharedDevice};
-use crate::devices::boot_timer::BootTimer;
-use crate::devices::power::{Power, Reset, Sleep};
-use crate::devices::serial::{Console, Serial};
-use crate::devices::virtio::{VirtioDevice, VirtioMmio};
-use crate::event_loop::EventLoop;
+use crate::board::Board;
+use crate::devices::serial::Console;
+use crate::devices::virtio::VirtioDevice;
 use crate::initramfs::Initramfs;
 use crate::kvm::Kvm;
-use crate::stats::{Profile, Stats};
-use crate::vcpu::{Control, Machine, Vcpu};
 use crate::vm::{AtEnd, Parts, Vm};
-use crate::{Error, loader, memory};
+use crate::{Error, board, loader, memory};
 
 /// What machine to boot, with what.
 pub struct Config {
@@ -89,7 +82,7 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
     let quirks = Quirks::of(probe, config.plain, config.vcpus);
     let vcpus = quirks.vcpus(config.vcpus);
 
-    let windows = windows(config.devices.len());
+    let windows = board::windows(config.devices.len());
     let kernel = loader::load(&guest, &config.kernel, config.kernel_cache.as_deref(), config.memory_mib)?;
     let entry = entry(kernel, config.pvh);
     let handover = Handover {
@@ -104,41 +97,33 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
     handover.write(&guest, entry)?;
     timeline.mark(Mark::KernelLoaded);
 
-    let power = Power::default();
-    let ports = port_devices(&vm, &power, &config.console, timeline)?;
-    let (mmio, event_loop) = virtio_devices(&vm, &guest, &windows, config.devices)?;
+    let mut board = Board::new(&vm, &config.console, timeline)?;
+    for device in config.devices {
+        board.plug(&vm, &guest, device)?;
+    }
     timeline.mark(Mark::DevicesReady);
 
-    let machine = Machine {
-        ports,
-        windows: mmio,
-        memory: guest.clone(),
-        power,
-        stats: Arc::new(Stats::default()),
-        profile: config.profile.then(Arc::<Profile>::default),
-        timeline: timeline.clone(),
-    };
+    let machine = board.machine(&guest, timeline, config.profile);
     if let Entry::Pvh(_) = entry {
         cpu::set_mode(&first, &guest, entry)?;
     }
     cpu::set_entry(&first, entry)?;
-    let mut all = vec![vcpu(first, 0, &machine)?];
+    let mut all = vec![board::vcpu(first, 0, &machine)?];
     for index in 1..vcpus {
         // The others wait in KVM until the first starts them, as on real hardware.
         let other = vm.create_vcpu(index.into()).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         cpu::set_identity(&other, cpuid.clone(), index, config.vcpus)?;
-        all.push(vcpu(other, index, &machine)?);
+        all.push(board::vcpu(other, index, &machine)?);
     }
     timeline.mark(Mark::VcpuReady);
 
-    let devices = event_loop.map(EventLoop::spawn).transpose()?;
     // Each vCPU gets a thread, and the first one enters the guest: Mark::FirstRun.
     Vm::start(Parts {
         vm,
         memory: guest,
         vcpus: all,
         machine,
-        devices,
+        board,
         console: config.console,
         probe,
         at_end: config.at_end,
@@ -163,14 +148,6 @@ fn entry(kernel: Loaded, pvh: bool) -> Entry {
         Some(address) if pvh => Entry::Pvh(address),
         _ => Entry::Linux64(kernel.entry),
     }
-}
-
-fn windows(count: usize) -> Vec<VirtioWindow> {
-    (0..)
-        .zip(layout::VIRTIO_IRQS)
-        .take(count)
-        .map(|(number, irq)| VirtioWindow { base: layout::VIRTIO + number * layout::VIRTIO_SIZE, irq })
-        .collect()
 }
 
 /// What every kernel is told.
@@ -233,57 +210,4 @@ fn write_initramfs(
         }
         _ => Err(too_small),
     }
-}
-
-/// An eventfd that raises an interrupt when it is written.
-fn interrupt(vm: &VmFd, irq: u32) -> Result<EventFd, Error> {
-    let event =
-        EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(Error::system("make an interrupt's eventfd"))?;
-    vm.register_irqfd(&event, irq).map_err(Error::kvm("KVM_IRQFD"))?;
-    Ok(event)
-}
-
-fn port_devices(vm: &VmFd, power: &Power, console: &Console, timeline: &Arc<Timeline>) -> Result<Bus, Error> {
-    let serial = Serial::new(interrupt(vm, layout::SERIAL_IRQ)?, console.clone());
-    let devices: [(u64, u64, SharedDevice); 4] = [
-        (layout::SERIAL, layout::SERIAL_SIZE, Arc::new(Mutex::new(serial))),
-        (layout::I8042_COMMAND, 1, Arc::new(Mutex::new(Reset::new(power.clone())))),
-        (layout::ACPI_SLEEP, layout::ACPI_SLEEP_SIZE, Arc::new(Mutex::new(Sleep::new(power.clone())))),
-        (guest_wire::BOOT_TIMER_PORT.into(), 1, Arc::new(Mutex::new(BootTimer::new(timeline.clone())))),
-    ];
-    let mut ports = Bus::new();
-    for (base, len, device) in devices {
-        ports.insert(base, len, device)?;
-    }
-    Ok(ports)
-}
-
-/// Puts each device behind its window. A write to a window's notify register does not come to the VMM's vCPU thread: KVM
-/// turns it into an event for the event loop (KVM_IOEVENTFD), and the guest goes on.
-fn virtio_devices(
-    vm: &VmFd,
-    guest: &GuestMemoryMmap,
-    windows: &[VirtioWindow],
-    devices: Vec<Box<dyn VirtioDevice>>,
-) -> Result<(Bus, Option<EventLoop>), Error> {
-    let mut bus = Bus::new();
-    if devices.is_empty() {
-        return Ok((bus, None));
-    }
-    let mut event_loop = EventLoop::new()?;
-    for (device, window) in devices.into_iter().zip(windows) {
-        let transport = VirtioMmio::new(guest.clone(), device, interrupt(vm, window.irq)?)?;
-        let notify = IoEventAddress::Mmio(window.base + layout::VIRTIO_NOTIFY);
-        for (queue, event) in (0u32..).zip(transport.queue_events()) {
-            vm.register_ioevent(event, &notify, queue).map_err(Error::kvm("KVM_IOEVENTFD"))?;
-        }
-        event_loop.add(Box::new(transport.back_end()))?;
-        bus.insert(window.base, layout::VIRTIO_SIZE, Arc::new(Mutex::new(transport)))?;
-    }
-    Ok((bus, Some(event_loop)))
-}
-
-fn vcpu(fd: VcpuFd, index: u8, machine: &Machine) -> Result<Vcpu, Error> {
-    let control = Arc::new(Control::new(&fd)?);
-    Ok(Vcpu { fd, index, machine: machine.clone(), control })
 }

@@ -90,6 +90,14 @@ pub enum Error {
         /// Its length.
         len: u64,
     },
+    /// A snapshot cannot be restored.
+    #[error("the snapshot {path} cannot be used: {reason}; remove it and take it again")]
+    Snapshot {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A device's back end cannot be set up.
     #[error("cannot set up the {device} device: {reason}")]
     Device {

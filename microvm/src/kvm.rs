@@ -63,4 +63,12 @@ impl Kvm {
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
             .map_err(Error::kvm("KVM_GET_SUPPORTED_CPUID"))
     }
+
+    /// The numbers of the MSRs that a vCPU's state consists of.
+    ///
+    /// # Errors
+    /// The ioctl failed.
+    pub fn msr_index_list(&self) -> Result<kvm_bindings::MsrList, Error> {
+        self.fd.get_msr_index_list().map_err(Error::kvm("KVM_GET_MSR_INDEX_LIST"))
+    }
 }

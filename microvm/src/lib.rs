@@ -87,10 +87,12 @@
 //! 2. [`kvm`], [`memory`], [`loader`], [`initramfs`]: the steps.
 //! 3. [`arch`]: what is x86: where things lie ([`arch::layout`]), the CPU's first state, the machine's description.
 //! 4. [`vcpu`], [`bus`]: the exits, and who serves them.
-//! 5. [`devices`]: one file each; [`event_loop`], the thread that they work on.
+//! 5. `board`, how devices are wired; [`devices`]: one file each; [`event_loop`], the thread that they work on.
 //! 6. [`vm`]: a running machine, and how it ends. [`stats`]: what it did.
-//! 7. [`agent`], [`sandbox`]: from a machine to a bundle's process.
+//! 7. [`snapshot`]: a machine written down, and any number of machines made of that.
+//! 8. [`agent`], [`sandbox`]: from a machine to a bundle's process.
 
+mod board;
 mod error;
 mod machine;
 mod sys;
@@ -107,6 +109,7 @@ pub mod loader;
 pub mod memory;
 pub mod qemu;
 pub mod sandbox;
+pub mod snapshot;
 pub mod stats;
 pub mod vcpu;
 pub mod vm;

@@ -11,7 +11,7 @@ use crate::{Accel, Error};
 /// A running machine, as [`crate::Sandbox`] needs it.
 pub(crate) enum Machine {
     /// Ours.
-    Kvm(Vm),
+    Kvm(Box<Vm>),
     /// QEMU's.
     Tcg(Qemu),
 }

@@ -27,7 +27,7 @@ use crate::initramfs::Initramfs;
 use crate::kvm::Kvm;
 use crate::machine::Machine;
 use crate::qemu::{self, Board, Qemu};
-use crate::vm::{AtEnd, Vm};
+use crate::vm::{AtEnd, LINES, Vm};
 
 /// The guest's PID 1 (microvm/guest/init), built by build.rs.
 pub static GUEST_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-init"));
@@ -165,7 +165,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
             console: diagnostics.console,
             at_end,
         })?),
-        Accel::Kvm | Accel::Auto => Machine::Kvm(boot::boot(boot::Config {
+        Accel::Kvm | Accel::Auto => Machine::Kvm(Box::new(boot::boot(boot::Config {
             kernel: options.kernel.image,
             kernel_cache: None,
             initramfs,
@@ -180,7 +180,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
             profile: diagnostics.profile,
             timeline: timeline.clone(),
             at_end,
-        })?),
+        })?)),
     };
 
     let session = Session::new(OwnedFd::from(host), Some(timeline))?;
@@ -328,9 +328,6 @@ fn explain(error: AgentError, vm: &Machine) -> Error {
         _ => error.into(),
     }
 }
-
-/// Lines of the console that an error carries: a panic with its call trace.
-const LINES: usize = 40;
 
 fn load_spec(bundle: &Path) -> Result<Spec, Error> {
     let path = bundle.join("config.json");

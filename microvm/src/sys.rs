@@ -7,7 +7,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 
-use kvm_bindings::{kvm_run, kvm_userspace_memory_region};
+use kvm_bindings::{kvm_run, kvm_userspace_memory_region, kvm_xsave};
 use kvm_ioctls::{VcpuFd, VmFd};
 use nix::libc;
 use vm_memory::VolatileSlice;
@@ -157,4 +157,11 @@ impl Thread {
 pub(crate) fn internal_error(vcpu: &mut VcpuFd) -> u32 {
     // SAFETY: called after KVM_EXIT_INTERNAL_ERROR, where `internal` is the valid member of the union (api.rst, 5).
     unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror }
+}
+
+/// KVM_SET_XSAVE.
+pub(crate) fn set_xsave(vcpu: &VcpuFd, state: &kvm_xsave) -> Result<(), kvm_ioctls::Error> {
+    // SAFETY: KVM reads 4096 bytes unless this process asked for larger features by arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM),
+    // which it never does (api.rst, 4.43); so long is the structure.
+    unsafe { vcpu.set_xsave(state) }
 }

@@ -1,7 +1,8 @@
 //! A virtual CPU: one host thread that enters the guest again and again, and serves what brings it out.
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use lab_clock::{Mark, Timeline};
@@ -10,6 +11,7 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::Error;
 use crate::arch::quirks::{self, Stuck};
+use crate::arch::state::VcpuState;
 use crate::bus::Bus;
 use crate::devices::power::{Power, PowerRequest};
 use crate::stats::{Exit, Profile, Stats};
@@ -49,8 +51,22 @@ pub(crate) struct Control {
     run_page: RunPage,
     thread: OnceLock<Thread>,
     request: AtomicU8,
-    paused: Mutex<bool>,
-    resumed: Condvar,
+    hold: Mutex<Hold>,
+    changed: Condvar,
+}
+
+/// Whether the vCPU is held out of the guest, and who waits for its state meanwhile.
+#[derive(Debug, Default)]
+struct Hold {
+    paused: bool,
+    asked: Option<Question>,
+}
+
+/// Someone wants the vCPU's state: these MSRs, and all else.
+#[derive(Debug)]
+struct Question {
+    msrs: Arc<[u32]>,
+    answer: SyncSender<Result<VcpuState, Error>>,
 }
 
 const STOP: u8 = 1;
@@ -62,8 +78,8 @@ impl Control {
             run_page: RunPage::of(vcpu).map_err(Error::system("map a vCPU's run page"))?,
             thread: OnceLock::new(),
             request: AtomicU8::new(0),
-            paused: Mutex::new(false),
-            resumed: Condvar::new(),
+            hold: Mutex::default(),
+            changed: Condvar::new(),
         })
     }
 
@@ -76,6 +92,8 @@ impl Control {
     pub(crate) fn stop(&self) {
         self.request.fetch_or(STOP, Ordering::SeqCst);
         self.kick();
+        // The thread may be gone already: whoever asked it something learns that by the question's end.
+        self.lock().asked = None;
         self.set_paused(false);
     }
 
@@ -87,12 +105,26 @@ impl Control {
 
     /// Holds the vCPU out of the guest, or lets it in again.
     pub(crate) fn set_paused(&self, paused: bool) {
-        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
+        self.lock().paused = paused;
         if paused {
             self.kick();
-        } else {
-            self.resumed.notify_all();
         }
+        self.changed.notify_all();
+    }
+
+    /// Asks a paused vCPU for its state. The answer comes when it is out of the guest; none, where it has ended.
+    pub(crate) fn ask_state(&self, msrs: Arc<[u32]>) -> Receiver<Result<VcpuState, Error>> {
+        let (answer, answers) = mpsc::sync_channel(1);
+        let mut hold = self.lock();
+        if self.request.load(Ordering::SeqCst) & STOP == 0 {
+            hold.asked = Some(Question { msrs, answer });
+            self.changed.notify_all();
+        }
+        answers
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the current or the next `KVM_RUN` return EINTR. Flag first, then signal: the signal ends a run that has begun,
@@ -104,14 +136,20 @@ impl Control {
         }
     }
 
-    /// What was asked for; the vCPU's thread calls this outside the guest. Waits while paused.
-    fn take_request(&self) -> u8 {
+    /// What was asked for; the vCPU's thread calls this outside the guest. Waits while paused, and answers meanwhile.
+    fn take_request(&self, vcpu: &VcpuFd) -> u8 {
         // Flag first, then requests: whoever sets one after this sets the flag after it, too.
         self.run_page.set_immediate_exit(false);
-        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-        while *paused && self.request.load(Ordering::SeqCst) & STOP == 0 {
-            paused = self.resumed.wait(paused).unwrap_or_else(PoisonError::into_inner);
+        let mut hold = self.lock();
+        while hold.paused && self.request.load(Ordering::SeqCst) & STOP == 0 {
+            if let Some(Question { msrs, answer }) = hold.asked.take() {
+                // Nobody waits any more where it cannot be sent.
+                let _ = answer.send(VcpuState::save(vcpu, &msrs));
+            }
+            hold = self.changed.wait(hold).unwrap_or_else(PoisonError::into_inner);
         }
+        // A question that came too late gets no answer: its sender is dropped.
+        hold.asked = None;
         self.request.fetch_and(STOP, Ordering::SeqCst)
     }
 }
@@ -199,7 +237,7 @@ impl Vcpu {
         {
             profile.record(regs.rip);
         }
-        self.control.take_request()
+        self.control.take_request(&self.fd)
     }
 
     /// After KVM_EXIT_INTERNAL_ERROR: an instruction that KVM's emulator lacks may be one that we can do.

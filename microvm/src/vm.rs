@@ -9,18 +9,24 @@ use kvm_ioctls::VmFd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::Error;
 use crate::arch::probe::Probe;
+use crate::arch::state::VcpuState;
+use crate::board::Board;
 use crate::devices::serial::Console;
 use crate::event_loop::RunningLoop;
+use crate::memory;
 use crate::stats::{Profile, Stats};
 use crate::sys::Thread;
 use crate::vcpu::{Control, End, Machine, Vcpu};
 
 /// How much stack a vCPU's thread gets: it dispatches exits and locks devices, nothing deep.
 const STACK: usize = 128 * 1024;
+
+/// Lines of the console that an error carries: a panic with its call trace.
+pub(crate) const LINES: usize = 40;
 
 /// How often a profile looks where the vCPU is.
 const SAMPLE_EVERY: Duration = Duration::from_millis(1);
@@ -32,8 +38,10 @@ pub struct Vm {
     vcpus: Vec<RunningVcpu>,
     sampler: Option<JoinHandle<()>>,
     devices: Option<RunningLoop>,
-    _kvm: VmFd,
-    _memory: GuestMemoryMmap,
+    board: Board,
+    kvm: VmFd,
+    memory: GuestMemoryMmap,
+    paused: Mutex<bool>,
     ending: Arc<Ending>,
     console: Console,
     stats: Arc<Stats>,
@@ -78,16 +86,17 @@ pub(crate) struct Parts {
     pub(crate) memory: GuestMemoryMmap,
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) machine: Machine,
-    pub(crate) devices: Option<RunningLoop>,
+    pub(crate) board: Board,
     pub(crate) console: Console,
     pub(crate) probe: Probe,
     pub(crate) at_end: Option<AtEnd>,
 }
 
 impl Vm {
-    /// Starts a thread for each vCPU.
+    /// Starts the devices' thread, then one for each vCPU.
     pub(crate) fn start(parts: Parts) -> Result<Self, Error> {
-        let Parts { vm, memory, vcpus, machine, devices, console, probe, at_end } = parts;
+        let Parts { vm, memory, vcpus, machine, mut board, console, probe, at_end } = parts;
+        let devices = board.spawn()?;
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(Error::system("make the end's event (eventfd)"))?;
         let controls: Vec<_> = vcpus.iter().map(|vcpu| vcpu.control.clone()).collect();
@@ -96,8 +105,10 @@ impl Vm {
             vcpus: Vec::new(),
             sampler: None,
             devices,
-            _kvm: vm,
-            _memory: memory,
+            board,
+            kvm: vm,
+            memory,
+            paused: Mutex::new(false),
             ending,
             console,
             stats: machine.stats,
@@ -174,6 +185,12 @@ impl Vm {
         }
     }
 
+    /// It ended while it was needed.
+    fn ended(&self) -> Error {
+        let how = self.end().unwrap_or(End::Stopped);
+        Error::GuestDied { how, console: self.console.last_lines(LINES) }
+    }
+
     fn wait_at_most(&self, timeout: PollTimeout) -> Result<Option<End>, Error> {
         match poll(&mut [PollFd::new(self.end_fd(), PollFlags::POLLIN)], timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(self.end()),
@@ -188,12 +205,48 @@ impl Vm {
 
     /// Holds all vCPUs out of the guest.
     pub fn pause(&self) {
-        self.vcpus.iter().for_each(|vcpu| vcpu.control.set_paused(true));
+        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        *paused = true;
+        self.set_paused(true);
     }
 
     /// Lets all vCPUs go on.
     pub fn resume(&self) {
-        self.vcpus.iter().for_each(|vcpu| vcpu.control.set_paused(false));
+        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        *paused = false;
+        self.set_paused(false);
+    }
+
+    fn set_paused(&self, paused: bool) {
+        self.vcpus.iter().for_each(|vcpu| vcpu.control.set_paused(paused));
+    }
+
+    /// Does something while no vCPU is in the guest, and nobody pauses or resumes. Afterwards all is as before.
+    pub(crate) fn held<T>(&self, work: impl FnOnce(&Held<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set_paused(true);
+        let held =
+            Held { vm: self, kvm: &self.kvm, memory: &self.memory, board: &self.board, probe: self.probe };
+        let result = work(&held);
+        self.set_paused(*paused);
+        result
+    }
+
+    /// The eight bytes at a guest-physical address.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn peek(&self, address: u64) -> Result<u64, Error> {
+        let read = self.memory.read_obj(GuestAddress(address));
+        read.map_err(|error| Error::GuestMemory { what: "what was to be read", reason: error.to_string() })
+    }
+
+    /// Writes eight bytes at a guest-physical address.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn poke(&self, address: u64, value: u64) -> Result<(), Error> {
+        memory::write(&self.memory, "what was to be written", address, &value.to_le_bytes())
     }
 
     /// What the guest's kernel printed.
@@ -229,5 +282,25 @@ impl Drop for Vm {
             let _ = sampler.join();
         }
         self.devices.take();
+    }
+}
+
+/// A machine whose vCPUs are held, for whoever wants to look at all of it.
+pub(crate) struct Held<'a> {
+    vm: &'a Vm,
+    pub(crate) kvm: &'a VmFd,
+    pub(crate) memory: &'a GuestMemoryMmap,
+    pub(crate) board: &'a Board,
+    pub(crate) probe: Probe,
+}
+
+impl Held<'_> {
+    /// The state of each vCPU. Each reads its own, for its descriptor belongs to its thread; that it answers shows that it is
+    /// out of the guest.
+    pub(crate) fn vcpus(&self, msrs: &[u32]) -> Result<Vec<VcpuState>, Error> {
+        let msrs: Arc<[u32]> = msrs.into();
+        let answers: Vec<_> = self.vm.vcpus.iter().map(|vcpu| vcpu.control.ask_state(msrs.clone())).collect();
+        // A thread that ended takes its end of the channel along.
+        answers.into_iter().map(|answer| answer.recv().unwrap_or_else(|_| Err(self.vm.ended()))).collect()
     }
 }

@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vm_superio::Trigger;
-use vm_superio::serial::NoEvents;
+use vm_superio::serial::{NoEvents, SerialState};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::BusDevice;
+use crate::snapshot::record::{Malformed, Reader, Writer};
 
 /// What the guest's kernel prints: its last lines are kept, for when it dies, and all of it is passed on where someone
 /// wants to see it.
@@ -61,7 +62,8 @@ impl Write for Console {
 }
 
 /// Raises the UART's interrupt: KVM delivers it when the eventfd is written (KVM_IRQFD).
-struct Line(EventFd);
+#[derive(Clone)]
+struct Line(Arc<EventFd>);
 
 impl Trigger for Line {
     type E = io::Error;
@@ -74,12 +76,53 @@ impl Trigger for Line {
 /// The UART.
 pub struct Serial {
     uart: vm_superio::Serial<Line, NoEvents, Console>,
+    line: Line,
+    console: Console,
 }
 
 impl Serial {
     /// A UART that writes to the console and interrupts through `irq`.
     pub fn new(irq: EventFd, console: Console) -> Self {
-        Self { uart: vm_superio::Serial::new(Line(irq), console) }
+        let line = Line(Arc::new(irq));
+        Self { uart: vm_superio::Serial::new(line.clone(), console.clone()), line, console }
+    }
+
+    /// Its registers, for a snapshot.
+    pub(crate) fn save(&self, record: &mut Writer) {
+        let s = self.uart.state();
+        record.bytes(&[
+            s.baud_divisor_low,
+            s.baud_divisor_high,
+            s.interrupt_enable,
+            s.interrupt_identification,
+            s.line_control,
+            s.line_status,
+            s.modem_control,
+            s.modem_status,
+            s.scratch,
+        ]);
+        record.bytes(&s.in_buffer);
+    }
+
+    /// Takes its registers back from a snapshot.
+    pub(crate) fn restore(&mut self, record: &mut Reader<'_>) -> Result<(), Malformed> {
+        let registers: [u8; 9] = record.bytes()?.try_into().map_err(|_| Malformed)?;
+        let [low, high, enable, identification, line, line_status, modem, modem_status, scratch] = registers;
+        let state = SerialState {
+            baud_divisor_low: low,
+            baud_divisor_high: high,
+            interrupt_enable: enable,
+            interrupt_identification: identification,
+            line_control: line,
+            line_status,
+            modem_control: modem,
+            modem_status,
+            scratch,
+            in_buffer: record.bytes()?.to_vec(),
+        };
+        let (line, console) = (self.line.clone(), self.console.clone());
+        self.uart = vm_superio::Serial::from_state(&state, line, NoEvents, console).map_err(|_| Malformed)?;
+        Ok(())
     }
 }
 

@@ -15,3 +15,4 @@ pub mod layout;
 pub mod probe;
 pub mod protocol;
 pub mod quirks;
+pub(crate) mod state;

@@ -26,7 +26,7 @@ pub(super) struct Shared {
 }
 
 /// The device and, from DRIVER_OK to reset, its queues.
-pub(super) struct Live {
+pub(crate) struct Live {
     pub(super) device: Box<dyn VirtioDevice>,
     pub(super) queues: Vec<Virtqueue>,
     pub(super) fault: Option<Fault>,

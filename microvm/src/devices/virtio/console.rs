@@ -273,6 +273,36 @@ impl VirtioDevice for Console {
             port.sending = None;
         }
     }
+
+    /// Which ports are open, then the control messages that wait, each with its length before it.
+    fn save(&self) -> Result<Vec<u8>, &'static str> {
+        if self.ports.iter().flatten().any(|port| port.sending.is_some()) {
+            return Err("the host has not taken all that the guest wrote to a console port");
+        }
+        let open = |port: &Option<Port>| u8::from(port.as_ref().is_some_and(|port| port.open_in_guest));
+        let mut state: Vec<u8> = self.ports.iter().map(open).collect();
+        for message in &self.pending {
+            state.push(message.len() as u8);
+            state.extend(message);
+        }
+        Ok(state)
+    }
+
+    fn restore(&mut self, state: &[u8]) -> bool {
+        let Some((open, mut rest)) = state.split_first_chunk::<2>() else { return false };
+        for (port, open) in self.ports.iter_mut().zip(open) {
+            if let Some(port) = port {
+                port.open_in_guest = *open != 0;
+            }
+        }
+        self.pending.clear();
+        while let Some((len, after)) = rest.split_first() {
+            let Some((message, after)) = after.split_at_checked(usize::from(*len)) else { return false };
+            self.pending.push_back(message.to_vec());
+            rest = after;
+        }
+        self.pending.len() <= MOST_PENDING
+    }
 }
 
 /// The queue to the guest of a port; the one from the guest is next (section 5.3.2).

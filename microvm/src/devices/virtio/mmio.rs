@@ -55,17 +55,17 @@ const TRANSPORT_FEATURES: u64 =
 
 /// A device on the bus.
 pub struct VirtioMmio {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     memory: Arc<GuestMemoryMmap>,
     /// The device's constants, copied so that reading them takes no lock.
-    id: u32,
-    offered: u64,
+    pub(super) id: u32,
+    pub(super) offered: u64,
     /// As the driver configures them; the device gets copies at DRIVER_OK.
-    queues: Vec<Queue>,
-    selected_queue: u32,
-    features: u64,
-    selected_device_features: u32,
-    selected_driver_features: u32,
+    pub(super) queues: Vec<Queue>,
+    pub(super) selected_queue: u32,
+    pub(super) features: u64,
+    pub(super) selected_device_features: u32,
+    pub(super) selected_driver_features: u32,
 }
 
 impl VirtioMmio {
@@ -237,10 +237,15 @@ impl VirtioMmio {
     /// DRIVER_OK: hands the queues to the device, and looks into each for what the driver put there already.
     fn activate(&mut self) {
         let event_idx = self.features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
+        self.queues.iter_mut().for_each(|queue| queue.set_event_idx(event_idx));
+        self.hand_over_queues();
+    }
+
+    /// Gives the device its queues as they are now.
+    pub(super) fn hand_over_queues(&self) {
         let mut live = self.shared.lock();
         live.queues.clear();
-        for (queue, kick) in self.queues.iter_mut().zip(&self.shared.kicks) {
-            queue.set_event_idx(event_idx);
+        for (queue, kick) in self.queues.iter().zip(&self.shared.kicks) {
             let copy = match Queue::try_from(queue.state()) {
                 Ok(copy) if !copy.ready() || copy.is_valid(&*self.memory) => copy,
                 Ok(_) => return self.shared.fail(live, Fault::Driver("a ring lies outside guest memory")),

@@ -27,6 +27,7 @@ mod hostile;
 pub mod mmio;
 pub mod queue;
 pub mod rng;
+pub(crate) mod state;
 mod sys;
 #[cfg(test)]
 mod testing;
@@ -74,6 +75,20 @@ pub trait VirtioDevice: Send {
 
     /// Forget the driver: it reset the device. The host side stays.
     fn reset(&mut self) {}
+
+    /// What it remembers of its driver, for a snapshot. The transport saves the queues. The host's side is no part of it: a
+    /// restored device gets one of its own.
+    ///
+    /// # Errors
+    /// Why it cannot be saved now: what it holds that is the host's.
+    fn save(&self) -> Result<Vec<u8>, &'static str> {
+        Ok(Vec::new())
+    }
+
+    /// Takes back what [`VirtioDevice::save`] gave. Whether it was that.
+    fn restore(&mut self, state: &[u8]) -> bool {
+        state.is_empty()
+    }
 }
 
 /// What happened to a device.

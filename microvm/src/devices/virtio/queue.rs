@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -61,6 +61,17 @@ impl Interrupt {
         self.status.fetch_and(!reasons, Ordering::AcqRel);
     }
 
+    /// Puts both registers back as a snapshot has them, and raises the line for what the driver has not seen: whether that
+    /// interrupt had reached it, nobody can tell, and one too many does no harm.
+    pub(super) fn restore(&self, status: u32, generation: u32) {
+        self.status.store(status, Ordering::Release);
+        self.generation.store(generation, Ordering::Release);
+        if status != 0 {
+            // Fails only where its counter is full: then it is raised.
+            let _ = self.line.write(1);
+        }
+    }
+
     /// Changes with the configuration space, so that the driver notices a change between two reads.
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
@@ -85,6 +96,11 @@ impl Virtqueue {
         kick: Arc<EventFd>,
     ) -> Self {
         Self { queue, memory, interrupt, kick }
+    }
+
+    /// Where it is, for a snapshot.
+    pub(super) fn state(&self) -> QueueState {
+        self.queue.state()
     }
 
     /// Serves the chains that are available: `serve` does what a chain asks and returns how many bytes it wrote to it.

@@ -58,6 +58,14 @@ impl Driver {
         driver
     }
 
+    /// The same driver, in the same memory, before a new device.
+    pub(super) fn on_a_new_device(self, device: Box<dyn VirtioDevice>) -> Self {
+        let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+        let mmio = VirtioMmio::new(self.memory.clone(), device, irq.try_clone().unwrap()).unwrap();
+        let back_end = mmio.back_end();
+        Self { mmio, back_end, irq, ..self }
+    }
+
     pub(super) fn read(&mut self, register: u64) -> u32 {
         let mut value = [0; 4];
         self.mmio.read(register, &mut value);

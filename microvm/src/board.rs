@@ -1,0 +1,141 @@
+//! The board: what is plugged into a machine beside its CPUs and memory, and how each device is wired to KVM.
+//!
+//! ```text
+//!   vCPU thread ── exit ──▶ Bus ──▶ device            a register: the vCPU waits for the answer
+//!   guest writes QueueNotify ── KVM_IOEVENTFD ──▶ event loop ──▶ device      the vCPU goes on
+//!   device ── KVM_IRQFD ──▶ interrupt controllers in KVM ──▶ vCPU
+//! ```
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
+use lab_clock::Timeline;
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::Error;
+use crate::arch::acpi::VirtioWindow;
+use crate::arch::layout;
+use crate::bus::{Bus, SharedDevice};
+use crate::devices::boot_timer::BootTimer;
+use crate::devices::power::{Power, Reset, Sleep};
+use crate::devices::serial::{Console, Serial};
+use crate::devices::virtio::{VirtioDevice, VirtioMmio};
+use crate::event_loop::{EventLoop, RunningLoop};
+use crate::stats::{Profile, Stats};
+use crate::vcpu::{Control, Machine, Vcpu};
+
+/// A machine's devices.
+pub(crate) struct Board {
+    ports: Bus,
+    windows: Bus,
+    power: Power,
+    serial: Arc<Mutex<Serial>>,
+    virtio: Vec<Arc<Mutex<VirtioMmio>>>,
+    event_loop: Option<EventLoop>,
+}
+
+/// The windows and interrupts of so many virtio devices.
+pub(crate) fn windows(count: usize) -> Vec<VirtioWindow> {
+    (0..)
+        .zip(layout::VIRTIO_IRQS)
+        .take(count)
+        .map(|(number, irq)| VirtioWindow { base: layout::VIRTIO + number * layout::VIRTIO_SIZE, irq })
+        .collect()
+}
+
+impl Board {
+    /// A board with the devices on I/O ports, which every machine has.
+    pub(crate) fn new(vm: &VmFd, console: &Console, timeline: &Arc<Timeline>) -> Result<Self, Error> {
+        let power = Power::default();
+        let serial = Serial::new(interrupt(vm, layout::SERIAL_IRQ)?, console.clone());
+        let serial = Arc::new(Mutex::new(serial));
+        let devices: [(u64, u64, SharedDevice); 4] = [
+            (layout::SERIAL, layout::SERIAL_SIZE, serial.clone()),
+            (layout::I8042_COMMAND, 1, Arc::new(Mutex::new(Reset::new(power.clone())))),
+            (layout::ACPI_SLEEP, layout::ACPI_SLEEP_SIZE, Arc::new(Mutex::new(Sleep::new(power.clone())))),
+            (guest_wire::BOOT_TIMER_PORT.into(), 1, Arc::new(Mutex::new(BootTimer::new(timeline.clone())))),
+        ];
+        let mut ports = Bus::new();
+        for (base, len, device) in devices {
+            ports.insert(base, len, device)?;
+        }
+        Ok(Self { ports, windows: Bus::new(), power, serial, virtio: Vec::new(), event_loop: None })
+    }
+
+    /// Puts a virtio device behind the next window. A write to the window's notify register does not come to the VMM's vCPU
+    /// thread: KVM turns it into an event for the event loop (KVM_IOEVENTFD), and the guest goes on.
+    pub(crate) fn plug(
+        &mut self,
+        vm: &VmFd,
+        guest: &GuestMemoryMmap,
+        device: Box<dyn VirtioDevice>,
+    ) -> Result<(), Error> {
+        let count = self.virtio.len() + 1;
+        let Some(window) = windows(count).pop().filter(|_| count <= layout::VIRTIO_IRQS.len()) else {
+            let reason = format!("at most {} virtio devices are possible", layout::VIRTIO_IRQS.len());
+            return Err(Error::Device { device: "machine", reason });
+        };
+        let transport = VirtioMmio::new(guest.clone(), device, interrupt(vm, window.irq)?)?;
+        let notify = IoEventAddress::Mmio(window.base + layout::VIRTIO_NOTIFY);
+        for (queue, event) in (0u32..).zip(transport.queue_events()) {
+            vm.register_ioevent(event, &notify, queue).map_err(Error::kvm("KVM_IOEVENTFD"))?;
+        }
+        let event_loop = match &mut self.event_loop {
+            Some(event_loop) => event_loop,
+            none => none.insert(EventLoop::new()?),
+        };
+        event_loop.add(Box::new(transport.back_end()))?;
+        let transport = Arc::new(Mutex::new(transport));
+        self.windows.insert(window.base, layout::VIRTIO_SIZE, transport.clone())?;
+        self.virtio.push(transport);
+        Ok(())
+    }
+
+    /// What the vCPU threads need of it.
+    pub(crate) fn machine(
+        &self,
+        guest: &GuestMemoryMmap,
+        timeline: &Arc<Timeline>,
+        profile: bool,
+    ) -> Machine {
+        Machine {
+            ports: self.ports.clone(),
+            windows: self.windows.clone(),
+            memory: guest.clone(),
+            power: self.power.clone(),
+            stats: Arc::new(Stats::default()),
+            profile: profile.then(Arc::<Profile>::default),
+            timeline: timeline.clone(),
+        }
+    }
+
+    /// Starts the thread that the virtio devices work on, if there are any.
+    pub(crate) fn spawn(&mut self) -> Result<Option<RunningLoop>, Error> {
+        self.event_loop.take().map(EventLoop::spawn).transpose()
+    }
+
+    /// The serial port, locked.
+    pub(crate) fn serial(&self) -> MutexGuard<'_, Serial> {
+        self.serial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The virtio devices, in the order of their windows, locked.
+    pub(crate) fn virtio(&self) -> impl Iterator<Item = MutexGuard<'_, VirtioMmio>> {
+        self.virtio.iter().map(|device| device.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// An eventfd that raises an interrupt when it is written.
+fn interrupt(vm: &VmFd, irq: u32) -> Result<EventFd, Error> {
+    let event =
+        EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(Error::system("make an interrupt's eventfd"))?;
+    vm.register_irqfd(&event, irq).map_err(Error::kvm("KVM_IRQFD"))?;
+    Ok(event)
+}
+
+/// A vCPU with the handle by which other threads call it out of the guest.
+pub(crate) fn vcpu(fd: VcpuFd, index: u8, machine: &Machine) -> Result<Vcpu, Error> {
+    let control = Arc::new(Control::new(&fd)?);
+    Ok(Vcpu { fd, index, machine: machine.clone(), control })
+}
