@@ -120,7 +120,12 @@ impl Container {
 
     /// Where the container stands in its life.
     pub fn status(&self) -> Status {
-        if self.exit.is_some() { Status::Stopped } else { self.state.status(&self.dir) }
+        if self.exit.is_some() { Status::Stopped } else { self.state.status(&self.dir, self.alive()) }
+    }
+
+    /// Whether the first process is there and has not exited: our own child until it is waited for says so itself.
+    fn alive(&self) -> bool {
+        if self.ours { !process::has_exited(&self.pidfd) } else { self.state.alive() }
     }
 
     /// Lets the first process become the workload; returns once it has.
@@ -263,7 +268,7 @@ impl Container {
             }
             self.end()?;
         }
-        if force || !self.state.own_pids {
+        if !self.state.own_pids || (force && self.exit.is_none()) {
             // Without a pid namespace of their own, or with a runtime that died half-way, others may be left.
             self.kill_all(libc::SIGKILL)?;
         }

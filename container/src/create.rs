@@ -26,7 +26,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     // The bundle: what to run, in what surroundings.
     let bundle = std::path::absolute(&options.bundle).context("make absolute", options.bundle.display())?;
     let spec = spec::load(&bundle)?;
-    let terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
+    let terminal = spec.process.as_ref().and_then(|process| process.terminal).unwrap_or(false);
     let (streams, console) = stdio(options.stdio, terminal)?;
 
     // The state directory: the name is taken now, and whatever happens, `delete` knows what to remove.
@@ -38,7 +38,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
 
     // The cgroup, with its limits: made before the process, so that it is never without them.
     made.cgroup = Some(cgroup.clone());
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let resources = spec.linux.as_ref().and_then(|linux| linux.resources().as_ref());
     let result = cgroup.make(resources);
     made.cgroup = Some(cgroup.clone());
     state.cgroup = cgroup.clone();
@@ -94,8 +94,8 @@ pub fn create(options: CreateOptions) -> Result<Container> {
 // ANCHOR_END: create
 
 /// The hooks that run while the first process waits in its namespaces, and what it needs to run the others.
-fn run_hooks(spec: &oci_spec::runtime::Spec, plan: &Plan, state: &State) -> Result<()> {
-    let Some(configured) = spec.hooks() else { return Ok(()) };
+fn run_hooks(spec: &spec::Spec, plan: &Plan, state: &State) -> Result<()> {
+    let Some(configured) = &spec.hooks else { return Ok(()) };
     hooks::run("prestart", hooks::prestart(configured), state, Status::Creating)?;
     hooks::run("createRuntime", configured.create_runtime().as_ref(), state, Status::Creating)?;
     plan.hooks_inside.as_ref().map_or(Ok(()), |inside| inside.fill(state))

@@ -7,7 +7,6 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use oci_spec::runtime::Process;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{ThreadNameSpaceType as Namespace, move_into_thread_name_spaces};
 
@@ -19,8 +18,9 @@ use crate::init::{self, Link, Message, Newcomer};
 use crate::options::Stdio;
 use crate::plan::ProcessPlan;
 use crate::process::{self, Exit};
+use crate::spec::{self, Process};
 use crate::state::Status;
-use crate::{spec, sys};
+use crate::sys;
 
 /// Everything that [`Container::exec`] needs to know.
 #[derive(Debug)]
@@ -37,8 +37,8 @@ pub struct ExecOptions {
 
 impl ExecOptions {
     /// The usual: streams of the caller.
-    pub fn new(process: Process) -> Self {
-        Self { process, stdio: Stdio::Inherit, pid_file: None, preserve_fds: 0 }
+    pub fn new(process: impl Into<Process>) -> Self {
+        Self { process: process.into(), stdio: Stdio::Inherit, pid_file: None, preserve_fds: 0 }
     }
 }
 
@@ -103,8 +103,8 @@ impl Container {
             status => return Err(self.wrong("exec in", status)),
         }
         let spec = spec::load(&self.state().bundle)?;
-        let linux = spec.linux().clone().unwrap_or_default();
-        let (streams, console) = stdio(options.stdio, options.process.terminal().unwrap_or(false))?;
+        let linux = spec.linux.unwrap_or_default();
+        let (streams, console) = stdio(options.stdio, options.process.terminal.unwrap_or(false))?;
         let plan = ProcessPlan::new(&options.process, &linux, options.preserve_fds)?;
         let (link, theirs) = Link::pair().context("make", "a socket pair")?;
         let mut entrance = self.state().cgroup.entrance()?;

@@ -45,6 +45,20 @@ pub(crate) fn reap(pidfd: &OwnedFd) -> sys::Result<Exit> {
     }
 }
 
+/// Whether a process has exited, be it waited for or not.
+pub(crate) fn has_exited(pidfd: &OwnedFd) -> bool {
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)), Ok(1))
+}
+
+/// Reads a file of the kernel's, which comes whole in one read and has no size to ask for first.
+pub(crate) fn read_small<'a>(path: &Path, buffer: &'a mut [u8]) -> std::io::Result<&'a str> {
+    use rustix::fs::{Mode, OFlags, open};
+    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let length = rustix::io::read(&file, &mut *buffer)?;
+    std::str::from_utf8(&buffer[..length]).map_err(|_| std::io::ErrorKind::InvalidData.into())
+}
+
 /// Waits for any process to exit, without taking its status.
 pub(crate) fn wait_until_gone(pidfd: &OwnedFd) -> sys::Result<()> {
     loop {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::statfs;
 
 use crate::error::{Context, Result};
+use crate::process::read_small;
 
 /// Where every distribution mounts cgroups (systemd's file hierarchy; `cgroups(7)`).
 const ROOT: &str = "/sys/fs/cgroup";
@@ -25,19 +26,10 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Where a tree is mounted, by convention: named as the kernel names it.
-    pub(super) fn mount_of(name: Option<&str>) -> PathBuf {
-        match name {
-            Some(name) => Path::new(ROOT).join(name),
-            None if is_unified(Path::new(ROOT)) => ROOT.into(),
-            None => Path::new(ROOT).join("unified"),
-        }
-    }
-
     /// Where containers go without a configured path: root's below the tree's root, a user's beside this process, in
     /// the part of the tree that was delegated to the user (Documentation/admin-guide/cgroup-v2.rst, "Delegation").
-    pub(super) fn default_parent(&self) -> PathBuf {
-        if rustix::process::geteuid().is_root() {
+    pub(super) fn default_parent(&self, privileged: bool) -> PathBuf {
+        if privileged {
             return self.mount.clone();
         }
         let own = self.mount.join(self.own.strip_prefix("/").unwrap_or(&self.own));
@@ -48,14 +40,25 @@ impl Tree {
     }
 }
 
+/// Where a tree is mounted, by convention: named as the kernel names it.
+fn mount_of(name: Option<&str>) -> PathBuf {
+    match name {
+        Some(name) => Path::new(ROOT).join(name),
+        None if is_unified(Path::new(ROOT)) => ROOT.into(),
+        None => Path::new(ROOT).join("unified"),
+    }
+}
+
 fn is_unified(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.f_type as u64 == CGROUP2_MAGIC)
 }
 
 /// The trees of this machine that are mounted, version 1 first. None is no error: a container can do without limits.
 pub(super) fn trees() -> Result<Vec<Tree>> {
-    let text = fs::read_to_string("/proc/self/cgroup").context("read", "/proc/self/cgroup")?;
-    let mut trees = parse(&text);
+    let mut buffer = [0; 16 << 10];
+    let text =
+        read_small(Path::new("/proc/self/cgroup"), &mut buffer).context("read", "/proc/self/cgroup")?;
+    let mut trees = parse(text);
     trees.retain(|tree| match tree.name {
         Some(_) => tree.mount.is_dir(),
         None => is_unified(&tree.mount),
@@ -73,7 +76,7 @@ fn parse(text: &str) -> Vec<Tree> {
         .map(|(controllers, own)| {
             let name = controllers.strip_prefix("name=").unwrap_or(controllers);
             let name = (!name.is_empty()).then(|| name.to_owned());
-            Tree { mount: Tree::mount_of(name.as_deref()), name, own: own.into() }
+            Tree { mount: mount_of(name.as_deref()), name, own: own.into() }
         })
         .collect()
 }
@@ -82,8 +85,9 @@ fn parse(text: &str) -> Vec<Tree> {
 /// that the directory itself was given. A directory with processes of its own cannot (cgroup-v2.rst, "No Internal
 /// Process Constraint"); then a limit that needs the controller fails with the name of its file.
 pub(super) fn delegate_controllers(directory: &Path) -> io::Result<()> {
-    let read = |file: &str| fs::read_to_string(directory.join(file));
-    let (available, enabled) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
+    let (mut available, mut enabled) = ([0; 1024], [0; 1024]);
+    let available = read_small(&directory.join("cgroup.controllers"), &mut available)?;
+    let enabled = read_small(&directory.join("cgroup.subtree_control"), &mut enabled)?;
     let missing = available.split_whitespace().filter(|name| !enabled.split_whitespace().any(|e| e == *name));
     for name in missing {
         match fs::write(directory.join("cgroup.subtree_control"), format!("+{name}")) {
@@ -102,8 +106,9 @@ pub(super) fn delegate_controllers(directory: &Path) -> io::Result<()> {
 /// (`cpuset(7)`); we give it its parent's.
 pub(super) fn inherit_cpuset(parent: &Path, child: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if fs::read_to_string(child.join(file))?.trim().is_empty() {
-            fs::write(child.join(file), fs::read(parent.join(file))?)?;
+        let mut buffer = [0; 4096];
+        if read_small(&child.join(file), &mut buffer)?.trim().is_empty() {
+            fs::write(child.join(file), read_small(&parent.join(file), &mut buffer)?)?;
         }
     }
     Ok(())

@@ -196,9 +196,10 @@ fn cpu_v2(limits: &mut Vec<Limit>, cpu: &LinuxCpu) {
 /// Version 1 counts shares from 2 to 262144 with 1024 as the default, version 2 weights from 1 to 10000 with 100: the
 /// curve through these three points, which runc, crun and Kubernetes agreed on.
 fn weight_of_shares(shares: u64) -> u64 {
-    let log = (shares.clamp(2, 262_144) as f64).log2();
+    // The crate's functions instead of the C library's: its libm would be loaded at every start, for this alone.
+    let log = libm::log2(shares.clamp(2, 262_144) as f64);
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-    (10f64.powf(exponent).ceil() as u64).clamp(1, 10_000)
+    (libm::ceil(libm::exp10(exponent)) as u64).clamp(1, 10_000)
 }
 
 fn throttle<'a>(

@@ -21,12 +21,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::LinuxResources;
 use rustix::fs::{Mode, OFlags, open};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use layout::Tree;
+use crate::spec::Spec;
 
 /// The cgroups of one container. It is written to the state file, so that whoever deletes the container finds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,8 @@ pub(crate) struct Membership {
 struct Group {
     /// Version 1: the tree's name, as "memory" or "cpu,cpuacct". Version 2: none.
     name: Option<String>,
+    /// Where the tree is mounted.
+    mount: PathBuf,
     path: PathBuf,
     /// The topmost directory that had to be made; what is below it is ours to remove.
     made: Option<PathBuf>,
@@ -56,21 +58,22 @@ pub(crate) struct Entrance {
 impl Membership {
     /// Works out where the container's cgroups will be; makes nothing yet.
     pub(crate) fn plan(spec: &Spec, id: &str) -> Result<Self> {
-        let configured = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+        let configured = spec.linux.as_ref().and_then(|linux| linux.cgroups_path().clone());
         let configured = configured.filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = &configured
             && path.components().any(|part| part == std::path::Component::ParentDir)
         {
             return Err(Error::config("linux.cgroupsPath", "must not contain \"..\""));
         }
+        let privileged = rustix::process::geteuid().is_root();
         let groups = layout::trees()?
             .into_iter()
             .map(|tree| {
                 let path = match &configured {
                     Some(path) => tree.mount.join(path.strip_prefix("/").unwrap_or(path)),
-                    None => tree.default_parent().join(format!("lab-{id}")),
+                    None => tree.default_parent(privileged).join(format!("lab-{id}")),
                 };
-                Group { name: tree.name, path, made: None }
+                Group { name: tree.name, mount: tree.mount, path, made: None }
             })
             .collect();
         Ok(Self { groups })
@@ -184,9 +187,8 @@ fn unprivileged(error: &io::Error) -> bool {
 
 /// Makes the directory of one tree with its parents, and what its kind of tree needs before a process can enter.
 fn make(group: &mut Group) -> io::Result<()> {
-    let root = Tree::mount_of(group.name.as_deref());
     for _ in 0..8 {
-        match make_path(group, &root) {
+        match make_path(group) {
             // A parent was removed between our looking and making: another container of it was deleted.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => return result,
@@ -195,8 +197,9 @@ fn make(group: &mut Group) -> io::Result<()> {
     Err(io::ErrorKind::NotFound.into())
 }
 
-fn make_path(group: &mut Group, root: &Path) -> io::Result<()> {
-    let below: Vec<&Path> = group.path.ancestors().take_while(|path| *path != root).collect();
+fn make_path(group: &mut Group) -> io::Result<()> {
+    let root = &group.mount;
+    let below: Vec<&Path> = group.path.ancestors().take_while(|path| path != root).collect();
     for path in below.into_iter().rev() {
         match fs::create_dir(path) {
             Ok(()) => {

@@ -1,145 +1,169 @@
 //! `exec`: one more process in a container.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use clap::Args;
-use container::{ExecOptions, spec};
-use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process, UserBuilder};
+use container::spec::{self, Process};
+use container::{Container, ExecOptions};
+use oci_spec::runtime::Capability;
 
-use super::{Failure, Global, Outcome, foreground, life};
+use super::arguments::{self, Arguments, Word, needed};
+use super::create::Ends;
+use super::{Failure, Global, Outcome, foreground};
 
-/// `exec`.
-#[derive(Debug, Args)]
-pub(super) struct Exec {
-    /// Give it a terminal.
-    #[arg(long, short)]
+const HELP: &str = "\
+Run one more process in a container.
+
+Usage: exec [OPTIONS] ID COMMAND [ARGUMENTS]...
+       exec --process FILE [OPTIONS] ID
+
+  -t, --tty                   Give it a terminal
+  -d, --detach                Return once it runs
+  -p, --process FILE          A file with the process as config.json describes it
+      --cwd DIR               Working directory
+  -e, --env NAME=VALUE        One more environment variable
+  -u, --user IDS              UID or UID:GID
+  -g, --additional-gids GID   One more group
+  -c, --cap CAP               One more capability
+      --no-new-privs          Set no_new_privs
+      --pid-file FILE         File to write its id to
+      --console-socket SOCKET Unix socket to send the terminal to
+      --preserve-fds N        How many descriptors from 3 on it keeps
+      --ignore-paused         Accepted for engines
+      --apparmor PROFILE      AppArmor profile to run under
+      --process-label LABEL   SELinux label to run under";
+
+/// What is asked of `exec`.
+#[derive(Debug, Default)]
+struct Exec {
     tty: bool,
-    /// Return once it runs.
-    #[arg(long, short)]
     detach: bool,
-    /// A file with the process as config.json describes it.
-    #[arg(long, short, value_name = "FILE")]
     process: Option<PathBuf>,
-    /// Working directory.
-    #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
-    /// One more environment variable.
-    #[arg(long, short, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// UID or UID:GID.
-    #[arg(long, short, value_name = "IDS")]
     user: Option<String>,
-    /// One more group.
-    #[arg(long, short = 'g', value_name = "GID")]
-    additional_gids: Vec<u32>,
-    /// One more capability.
-    #[arg(long, short, value_name = "CAP")]
-    cap: Vec<String>,
-    /// Set no_new_privs.
-    #[arg(long)]
+    gids: Vec<u32>,
+    caps: Vec<String>,
     no_new_privs: bool,
-    /// File to write its id to.
-    #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
-    /// Unix socket to send the terminal to.
-    #[arg(long, value_name = "SOCKET")]
-    console_socket: Option<PathBuf>,
-    /// How many descriptors from 3 on it keeps.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    preserve_fds: u32,
-    /// Accepted for engines.
-    #[arg(long)]
-    ignore_paused: bool,
-    /// The container's name.
-    id: String,
-    /// The command and its arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    apparmor: Option<String>,
+    label: Option<String>,
+    ends: Ends,
+    id: Option<String>,
     command: Vec<String>,
 }
 
+/// `exec`.
+pub(super) fn exec(arguments: Arguments, global: &Global) -> Outcome {
+    let mut exec = Exec::read(arguments.for_command(HELP))?;
+    let container = global.load(&needed(exec.id.take())?)?;
+    let mut options = ExecOptions::new(exec.process(&container)?);
+    options.preserve_fds = exec.ends.preserve_fds();
+    options.stdio = exec.ends.stdio()?;
+    options.pid_file = exec.ends.pid_file.take();
+    let terminal = options.process.terminal.unwrap_or(false);
+    let relay = match (exec.detach, &exec.ends.console_socket) {
+        (false, None) if terminal => {
+            let (relay, stdio) = foreground::Relay::new()?;
+            options.stdio = stdio;
+            Some(relay)
+        }
+        _ => None,
+    };
+    let signals = (!exec.detach).then(foreground::Signals::catch).transpose()?;
+    let mut running = container.exec(options)?;
+    let Some(signals) = signals else { return Ok(0) };
+    foreground::wait(relay.as_ref(), &signals, &running, |signal| {
+        let _ = running.kill(signal);
+    })?;
+    Ok(running.wait()?.code())
+}
+
 impl Exec {
-    pub(super) fn run(self, global: &Global) -> Outcome {
-        let container = global.load(&self.id)?;
-        let mut options = ExecOptions::new(self.process(&container)?);
-        options.preserve_fds = self.preserve_fds;
-        options.pid_file.clone_from(&self.pid_file);
-        options.stdio = life::console(self.console_socket.clone())?;
-        let terminal = options.process.terminal().unwrap_or(false);
-        let relay = match (self.detach, &self.console_socket) {
-            (false, None) if terminal => {
-                let (relay, stdio) = foreground::Relay::new()?;
-                options.stdio = stdio;
-                Some(relay)
+    fn read(mut arguments: Arguments) -> Result<Self, Failure> {
+        let mut this = Self::default();
+        while let Some(word) = arguments.next()? {
+            let option = match word {
+                Word::Name(name) if this.id.is_none() => {
+                    this.id = Some(name);
+                    continue;
+                }
+                // From the command on, all words are the command's.
+                Word::Name(name) => {
+                    this.command.push(name);
+                    this.command.extend(arguments.rest()?);
+                    continue;
+                }
+                Word::Option(option) => option,
+            };
+            match option.as_str() {
+                "-t" | "--tty" => this.tty = true,
+                "-d" | "--detach" => this.detach = true,
+                "-p" | "--process" => this.process = Some(arguments.path()?),
+                "--cwd" => this.cwd = Some(arguments.path()?),
+                "-e" | "--env" => this.env.push(arguments.text()?),
+                "-u" | "--user" => this.user = Some(arguments.text()?),
+                "-g" | "--additional-gids" => this.gids.push(arguments.number()?),
+                "-c" | "--cap" => this.caps.push(arguments.text()?),
+                "--no-new-privs" => this.no_new_privs = true,
+                "--apparmor" => this.apparmor = Some(arguments.text()?),
+                "--process-label" => this.label = Some(arguments.text()?),
+                "--ignore-paused" => {}
+                option if this.ends.take(option, &mut arguments)? => {}
+                option => return arguments::unknown(option),
             }
-            _ => None,
-        };
-        let signals = (!self.detach).then(foreground::Signals::catch).transpose()?;
-        let mut running = container.exec(options)?;
-        let Some(signals) = signals else { return Ok(0) };
-        foreground::wait(relay.as_ref(), &signals, &running, |signal| {
-            let _ = running.kill(signal);
-        })?;
-        Ok(running.wait()?.code())
+        }
+        Ok(this)
     }
 
     /// The process: from the file, or the container's own with what the options change.
-    fn process(&self, container: &container::Container) -> Result<Process, Failure> {
+    fn process(&self, container: &Container) -> Result<Process, Failure> {
         if let Some(path) = &self.process {
             return Ok(spec::load_process(path)?);
         }
         if self.command.is_empty() {
             return Err(Failure::new("exec needs a command after the id, or --process FILE"));
         }
-        let spec = spec::load(container.bundle())?;
-        let mut process = spec.process().clone().unwrap_or_default();
-        process.set_args(Some(self.command.clone()));
-        process.set_terminal(Some(self.tty));
+        let mut process = spec::load(container.bundle())?.process.unwrap_or_default();
+        process.args.clone_from(&self.command);
+        process.terminal = Some(self.tty);
+        process.env.extend(self.env.iter().cloned());
         if let Some(cwd) = &self.cwd {
-            process.set_cwd(cwd.clone());
+            process.cwd.clone_from(cwd);
         }
-        let mut environment = process.env().clone().unwrap_or_default();
-        environment.extend(self.env.iter().cloned());
-        process.set_env(Some(environment));
         if let Some(ids) = &self.user {
             let (uid, gid) = ids.split_once(':').unwrap_or((ids, "0"));
             let number = |text: &str| {
                 text.parse::<u32>()
                     .map_err(|_| Failure::new(format!("--user {ids}: give numbers, UID or UID:GID")))
             };
-            let user = UserBuilder::default().uid(number(uid)?).gid(number(gid)?);
-            process.set_user(user.build().map_err(|error| Failure::new(error.to_string()))?);
+            process.user.set_uid(number(uid)?).set_gid(number(gid)?).set_additional_gids(None);
         }
-        if !self.additional_gids.is_empty() {
-            let mut user = process.user().clone();
-            user.set_additional_gids(Some(self.additional_gids.clone()));
-            process.set_user(user);
+        if !self.gids.is_empty() {
+            process.user.set_additional_gids(Some(self.gids.clone()));
         }
-        if !self.cap.is_empty() {
-            process.set_capabilities(Some(self.with_capabilities(&process)?));
+        if !self.caps.is_empty() {
+            self.add_capabilities(&mut process)?;
         }
         if self.no_new_privs {
-            process.set_no_new_privileges(Some(true));
+            process.no_new_privileges = Some(true);
         }
+        process.apparmor_profile = self.apparmor.clone().or(process.apparmor_profile);
+        process.selinux_label = self.label.clone().or(process.selinux_label);
         Ok(process)
     }
 
-    fn with_capabilities(&self, process: &Process) -> Result<oci_spec::runtime::LinuxCapabilities, Failure> {
+    fn add_capabilities(&self, process: &mut Process) -> Result<(), Failure> {
         let parse = |name: &String| {
             let short = name.strip_prefix("CAP_").unwrap_or(name);
             short.parse::<Capability>().map_err(|_| Failure::new(format!("--cap {name}: no such capability")))
         };
-        let more = self.cap.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        let old = process.capabilities().clone().unwrap_or_default();
-        let join = |set: &Option<oci_spec::runtime::Capabilities>| {
-            set.iter().flatten().chain(&more).copied().collect::<oci_spec::runtime::Capabilities>()
-        };
-        LinuxCapabilitiesBuilder::default()
-            .bounding(join(old.bounding()))
-            .effective(join(old.effective()))
-            .permitted(join(old.permitted()))
-            .inheritable(old.inheritable().clone().unwrap_or_default())
-            .ambient(old.ambient().clone().unwrap_or_default())
-            .build()
-            .map_err(|error| Failure::new(error.to_string()))
+        let more = self.caps.iter().map(parse).collect::<Result<HashSet<_>, _>>()?;
+        let sets = process.capabilities.get_or_insert_default();
+        let join =
+            |set: &Option<HashSet<Capability>>| Some(set.iter().flatten().chain(&more).copied().collect());
+        let (bounding, effective) = (join(sets.bounding()), join(sets.effective()));
+        let permitted = join(sets.permitted());
+        sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+        Ok(())
     }
 }

@@ -54,8 +54,7 @@ impl Relay {
 
     /// A relay, if the bundle wants a terminal.
     pub(super) fn for_bundle(options: &mut CreateOptions) -> Result<Option<Self>, Failure> {
-        let spec = spec::load(&options.bundle)?;
-        if !spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false) {
+        if !spec::wants_terminal(&options.bundle)? {
             return Ok(None);
         }
         let (relay, stdio) = Self::new()?;

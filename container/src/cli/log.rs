@@ -3,18 +3,29 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use clap::ValueEnum;
 use serde_json::json;
 
-use super::{Global, time};
+use super::{Failure, Global, time};
 
 /// The format of the log file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Format {
     /// As on standard error.
+    #[default]
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl Format {
+    /// By its name on the command line.
+    pub(super) fn named(name: &str) -> Result<Self, Failure> {
+        match name {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(Failure::new(format!("--log-format {name}: use text or json"))),
+        }
+    }
 }
 
 /// Reports an error. Engines read the last line of the file and show it to their users.

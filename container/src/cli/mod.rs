@@ -1,100 +1,66 @@
-//! The command line. Options stand before or after the container's id; the global ones before the command.
+//! The command line of runc, which engines know. Options stand before or after the container's id; the global ones
+//! before the command.
 #![allow(clippy::unnecessary_wraps)] // all commands have one shape, also those that cannot fail
 
+mod arguments;
+mod create;
 mod exec;
 mod features;
 mod foreground;
 mod life;
 mod log;
 mod show;
+mod spec;
 mod time;
 mod update;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use arguments::{Arguments, Word};
 use container::{Container, Error};
 
-/// An OCI runtime that is made to be read.
-#[derive(Debug, Parser)]
-#[command(name = "lab-container", disable_version_flag = true, subcommand_required = false)]
-struct Command {
-    #[command(flatten)]
-    global: Global,
-    #[command(subcommand)]
-    command: Option<Sub>,
-}
+const HELP: &str = "\
+An OCI runtime that is made to be read.
+
+Usage: lab-container [OPTIONS] COMMAND ...; lab-container COMMAND --help
+
+Commands:
+  create      Make a container from a bundle; its process waits to be started
+  start       Let a created container's process become the workload
+  run         Create, start, wait and delete
+  state       Print a container's state as JSON
+  kill        Send a signal to a container's process
+  delete      Remove a container and all it used
+  pause       Freeze all processes of a container
+  resume      Let a paused container go on
+  exec        Run one more process in a container
+  list        List containers
+  ps          List a container's processes
+  events      Print what a container uses
+  update      Change a container's limits
+  spec        Write an example configuration
+  features    Print what this runtime can do, as JSON
+  checkpoint, restore
+              Not supported: both say so
+
+Options:
+      --root DIR          Directory for the state of containers
+      --log FILE          File to write errors to, beside standard error
+      --log-format FORMAT How to write that file: text or json
+      --systemd-cgroup    Let systemd make the cgroup
+      --rootless [BOOL]   Accepted for engines: whether this is root is seen from the user
+      --debug             Accepted for engines: nothing is logged but errors
+  -v, --version           Print the versions
+  -h, --help              Print this, or a command's own help";
 
 /// What all commands share.
-#[derive(Debug, Args)]
+#[derive(Debug, Default)]
 struct Global {
-    /// Directory for the state of containers.
-    #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// File to write errors to, beside standard error.
-    #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// How to write that file.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = log::Format::Text)]
     log_format: log::Format,
-    /// Accepted for engines; nothing is logged but errors.
-    #[arg(long)]
-    debug: bool,
-    /// Let systemd make the cgroup.
-    #[arg(long)]
     systemd_cgroup: bool,
-    /// Accepted for engines: whether this is root is seen from the user.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
-    rootless: Option<String>,
-    /// Print the versions.
-    #[arg(long, short)]
-    version: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum Sub {
-    /// Make a container from a bundle; its process waits to be started.
-    Create(life::Create),
-    /// Let a created container's process become the workload.
-    Start(life::Id),
-    /// Create, start, wait and delete.
-    Run(life::Run),
-    /// Print a container's state as JSON.
-    State(life::Id),
-    /// Send a signal to a container's process.
-    Kill(life::Kill),
-    /// Remove a container and all it used.
-    Delete(life::Delete),
-    /// Freeze all processes of a container.
-    Pause(life::Id),
-    /// Let a paused container go on.
-    Resume(life::Id),
-    /// Run one more process in a container.
-    Exec(exec::Exec),
-    /// List containers.
-    List(show::List),
-    /// List a container's processes.
-    Ps(show::Ps),
-    /// Print what a container uses.
-    Events(show::Events),
-    /// Change a container's limits.
-    Update(update::Update),
-    /// Write an example configuration.
-    Spec(show::SpecArgs),
-    /// Print what this runtime can do, as JSON.
-    Features,
-    /// Not supported.
-    Checkpoint(Unsupported),
-    /// Not supported.
-    Restore(Unsupported),
-}
-
-/// Whatever is given to a command that does not exist here.
-#[derive(Debug, Args)]
-struct Unsupported {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _rest: Vec<String>,
 }
 
 /// What a command that failed says and returns.
@@ -120,17 +86,8 @@ impl Failure {
 type Outcome = Result<u8, Failure>;
 
 pub(crate) fn main() -> ExitCode {
-    let command = Command::parse();
-    let global = command.global;
-    let outcome = match command.command {
-        _ if global.version => features::version(),
-        None => Err(Failure::new("no command; see --help")),
-        Some(_) if global.systemd_cgroup => Err(Failure::new(
-            "--systemd-cgroup: cgroups made by systemd are not supported yet; leave the option out",
-        )),
-        Some(command) => run(command, &global),
-    };
-    match outcome {
+    let mut global = Global::default();
+    match command(&mut global) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             log::error(&global, &failure.message);
@@ -139,26 +96,55 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run(command: Sub, global: &Global) -> Outcome {
+/// Reads the options that all commands share, then hands the words that are left to the command.
+fn command(global: &mut Global) -> Outcome {
+    let mut arguments = Arguments::new(lexopt::Parser::from_env(), HELP);
+    while let Some(word) = arguments.next()? {
+        let option = match word {
+            Word::Name(command) => return run(&command, arguments, global),
+            Word::Option(option) => option,
+        };
+        match option.as_str() {
+            "--root" => global.root = Some(arguments.path()?),
+            "--log" => global.log = Some(arguments.path()?),
+            "--log-format" => global.log_format = log::Format::named(&arguments.text()?)?,
+            "--systemd-cgroup" => global.systemd_cgroup = true,
+            "--rootless" => drop(arguments.optional(&["true", "false", "auto"])?),
+            "--debug" => {}
+            "-v" | "--version" => return features::version(),
+            option => return arguments::unknown(option),
+        }
+    }
+    Err(Failure::new("no command; see --help"))
+}
+
+fn run(command: &str, arguments: Arguments, global: &Global) -> Outcome {
+    if global.systemd_cgroup {
+        return Err(Failure::new(
+            "--systemd-cgroup: cgroups made by systemd are not supported yet; leave the option out",
+        ));
+    }
+    let simple = |arguments: Arguments, help| arguments::only_id(arguments.for_command(help));
     match command {
-        Sub::Create(args) => args.run(global),
-        Sub::Start(args) => args.start(global),
-        Sub::Run(args) => args.run(global),
-        Sub::State(args) => show::state(&args, global),
-        Sub::Kill(args) => args.run(global),
-        Sub::Delete(args) => args.run(global),
-        Sub::Pause(args) => args.pause(global),
-        Sub::Resume(args) => args.resume(global),
-        Sub::Exec(args) => args.run(global),
-        Sub::List(args) => args.run(global),
-        Sub::Ps(args) => args.run(global),
-        Sub::Events(args) => args.run(global),
-        Sub::Update(args) => args.run(global),
-        Sub::Spec(args) => args.run(),
-        Sub::Features => features::print(),
-        Sub::Checkpoint(_) | Sub::Restore(_) => Err(Failure::new(
+        "create" => create::create(arguments, global),
+        "run" => create::run(arguments, global),
+        "start" => life::start(&simple(arguments, "Usage: start ID")?, global),
+        "state" => show::state(&simple(arguments, "Usage: state ID")?, global),
+        "pause" => life::pause(&simple(arguments, "Usage: pause ID")?, global),
+        "resume" => life::resume(&simple(arguments, "Usage: resume ID")?, global),
+        "kill" => life::kill(arguments, global),
+        "delete" => life::delete(arguments, global),
+        "exec" => exec::exec(arguments, global),
+        "list" => show::list(arguments, global),
+        "ps" => show::ps(arguments, global),
+        "events" => show::events(arguments, global),
+        "update" => update::update(arguments, global),
+        "spec" => spec::spec(arguments),
+        "features" => features::print(),
+        "checkpoint" | "restore" => Err(Failure::new(
             "checkpoint and restore are not supported: use an engine's own image commit, or a virtual machine",
         )),
+        other => Err(Failure::new(format!("there is no command {other:?}; see --help"))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! /dev: the nodes and the links that programs expect there.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat, mknodat, statat, symlinkat, unlinkat,
@@ -25,13 +25,14 @@ const LINKS: &[(&CStr, &CStr)] = &[
 
 /// Makes the nodes and the links.
 pub(super) fn make(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Fault> {
-    for (index, device) in plan.devices.iter().enumerate() {
-        if device.bind { bind(root, device) } else { node(root, device) }.at_index(Step::Device, index)?;
-    }
     if plan.devices.is_empty() {
         return Ok(()); // the host's own /dev is bound there
     }
     let dev = paths::directory_at(root, c"dev").at(Step::DeviceLink)?;
+    for (index, device) in plan.devices.iter().enumerate() {
+        if device.bind { bind(root, device) } else { node(root, &dev, device) }
+            .at_index(Step::Device, index)?;
+    }
     for (name, to) in LINKS {
         match symlinkat(*to, &dev, *name) {
             Err(Errno::EXIST) if name.to_bytes() == b"ptmx" => {
@@ -46,26 +47,39 @@ pub(super) fn make(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn node(root: BorrowedFd<'_>, plan: &DevicePlan) -> sys::Result<()> {
-    let (directory, name) = paths::parent(root, &plan.target)?;
-    match mknodat(&directory, name, plan.typ, Mode::from_raw_mode(plan.mode), plan.number) {
+fn node(root: BorrowedFd<'_>, dev: &OwnedFd, plan: &DevicePlan) -> sys::Result<()> {
+    let elsewhere;
+    let (directory, name) = if let Some(name) = in_dev(&plan.target) {
+        (dev, name)
+    } else {
+        let (directory, name) = paths::parent(root, &plan.target)?;
+        elsewhere = directory;
+        (&elsewhere, name)
+    };
+    match mknodat(directory, name, plan.typ, Mode::from_raw_mode(plan.mode), plan.number) {
         Ok(()) => {}
         Err(Errno::EXIST) => {
-            let there = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let there = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let same = there.st_rdev == plan.number
                 && rustix::fs::FileType::from_raw_mode(there.st_mode) == plan.typ;
             if !same {
                 return Err(Errno::EXIST);
             }
-            chmodat(&directory, name, Mode::from_raw_mode(plan.mode), AtFlags::empty())?;
+            chmodat(directory, name, Mode::from_raw_mode(plan.mode), AtFlags::empty())?;
         }
         Err(error) => return Err(error),
     }
     if plan.owner != (0, 0) {
         let (uid, gid) = (Uid::from_raw(plan.owner.0), Gid::from_raw(plan.owner.1));
-        chownat(&directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
+}
+
+/// The name of a node that is in /dev itself, which is open already.
+fn in_dev(target: &CStr) -> Option<&CStr> {
+    let name = target.to_bytes_with_nul().strip_prefix(b"dev/")?;
+    (!name.contains(&b'/')).then(|| CStr::from_bytes_with_nul(name).ok()).flatten()
 }
 
 /// In a user namespace `mknod(2)` is not allowed: the host's node is bound instead.

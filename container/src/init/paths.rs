@@ -53,43 +53,59 @@ pub(crate) fn parent<'a>(root: BorrowedFd<'_>, path: &'a CStr) -> sys::Result<(O
 }
 
 /// Opens a directory, making it and those above it where they are missing.
+///
+/// Most often it is there, next most often only it is missing: so the search for the deepest directory that exists goes
+/// from the end of the path to its start, and then the missing ones are made from there on.
 pub(crate) fn directory_at(root: BorrowedFd<'_>, path: &CStr) -> sys::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     match open(root, path, flags) {
         Err(Errno::NOENT) => {}
         result => return result,
     }
-    let mut buffer = [0; PATH_MAX];
     let bytes = path.to_bytes();
     if bytes.len() >= PATH_MAX {
         return Err(Errno::NAMETOOLONG);
     }
+    let mut buffer = [0; PATH_MAX];
     buffer[..bytes.len()].copy_from_slice(bytes);
-    let mut parent = rustix::io::dup(root)?;
-    let mut start = 0;
-    while start < bytes.len() {
-        let end = bytes[start..].iter().position(|byte| *byte == b'/').map_or(bytes.len(), |at| start + at);
-        if end > start {
-            buffer[end] = 0; // cut the path here, for this look-up
-            let so_far = CStr::from_bytes_until_nul(&buffer).map_err(|_| Errno::INVAL)?;
-            let name = CStr::from_bytes_until_nul(&buffer[start..]).map_err(|_| Errno::INVAL)?;
-            parent = match open(root, so_far, flags) {
-                Err(Errno::NOENT) => {
-                    match mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-                        Ok(()) | Err(Errno::EXIST) => {}
-                        Err(error) => return Err(error),
-                    }
-                    open(root, so_far, flags)?
-                }
-                result => result?,
-            };
-            if end < bytes.len() {
-                buffer[end] = b'/';
-            }
+    // Where each cut ends the path for a look-up, a NUL stands in the buffer for the slash.
+    let mut end = bytes.len();
+    let mut parent = loop {
+        let Some(slash) = buffer[..end].iter().rposition(|byte| *byte == b'/') else {
+            end = 0;
+            break None;
+        };
+        buffer[slash] = 0;
+        end = slash;
+        match open(root, cut(&buffer, 0)?, flags) {
+            Err(Errno::NOENT) => {}
+            result => break Some(result?),
         }
-        start = end + 1;
+    };
+    while end < bytes.len() {
+        let start = if end == 0 { 0 } else { end + 1 };
+        if end > 0 {
+            buffer[end] = b'/';
+        }
+        let next = buffer[start..bytes.len()].iter().position(|byte| *byte == 0);
+        end = next.map_or(bytes.len(), |at| start + at);
+        let name = cut(&buffer, start)?;
+        if name.is_empty() {
+            continue; // two slashes
+        }
+        let above = parent.as_ref().map_or(root, AsFd::as_fd);
+        match mkdirat(above, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        parent = Some(open(root, cut(&buffer, 0)?, flags)?);
     }
-    Ok(parent)
+    parent.ok_or(Errno::NOENT)
+}
+
+/// The C string that begins at a byte of a buffer.
+fn cut(buffer: &[u8], start: usize) -> sys::Result<&CStr> {
+    CStr::from_bytes_until_nul(&buffer[start..]).map_err(|_| Errno::INVAL)
 }
 
 /// Opens a file to mount something on, making an empty one where there is none.
@@ -133,8 +149,10 @@ mod tests {
     #[test]
     fn missing_directories_are_made() {
         let (scratch, root) = Scratch::new("made");
-        directory_at(root.as_fd(), c"a//b/c").unwrap();
-        assert!(scratch.0.join("a/b/c").is_dir());
+        for path in [c"a//b/c", c"a/b/d", c"e", c"a/b/c", c"a/x/"] {
+            directory_at(root.as_fd(), path).unwrap();
+            assert!(scratch.0.join(path.to_str().unwrap()).is_dir(), "{path:?}");
+        }
     }
 
     #[test]

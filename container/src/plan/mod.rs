@@ -21,14 +21,14 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::Linux;
 use rustix::mount::MountPropagationFlags;
 
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::hooks as hooks_inside;
 use crate::options::RootFs;
-use crate::spec::{c_path, c_string};
+use crate::spec::{Spec, c_path, c_string};
 
 /// What the first process of a container does, step by step.
 #[derive(Debug)]
@@ -79,12 +79,13 @@ pub(crate) struct Surroundings<'a> {
 
 impl Plan {
     pub(crate) fn new(spec: &Spec, around: &Surroundings<'_>) -> Result<Self> {
-        let linux = spec.linux().clone().unwrap_or_default();
-        let process = spec.process().as_ref().ok_or_else(|| Error::config("process", "is missing"))?;
-        let namespaces = Namespaces::new(&linux)?;
+        let default = Linux::default();
+        let linux = spec.linux.as_ref().unwrap_or(&default);
+        let process = spec.process.as_ref().ok_or_else(|| Error::config("process", "is missing"))?;
+        let namespaces = Namespaces::new(linux)?;
         let optional = |field, value: &Option<String>| value.as_ref().map(|v| c_string(field, v)).transpose();
-        let hostname = optional("hostname", spec.hostname())?.filter(|name| !name.is_empty());
-        let domainname = optional("domainname", spec.domainname())?.filter(|name| !name.is_empty());
+        let hostname = optional("hostname", &spec.hostname)?.filter(|name| !name.is_empty());
+        let domainname = optional("domainname", &spec.domainname)?.filter(|name| !name.is_empty());
         for (field, name) in [("hostname", &hostname), ("domainname", &domainname)] {
             if name.is_some() && !namespaces.has_uts() {
                 return Err(Error::config(field, "needs a namespace of type \"uts\" in linux.namespaces"));
@@ -95,25 +96,25 @@ impl Plan {
             paths.map(|(i, path)| inside(&format!("linux.{field}[{i}]"), Path::new(path))).collect()
         };
         let mut mounts = Vec::new();
-        for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        for (index, mount) in spec.mounts.iter().enumerate() {
             mount_plan(&mut mounts, index, mount, around, &namespaces)?;
         }
         Ok(Self {
             hostname,
             domainname,
-            sysctls: sysctls(&linux, &namespaces)?,
+            sysctls: sysctls(linux, &namespaces)?,
             propagation: mounts::root_propagation(linux.rootfs_propagation().as_deref())?,
             root: root(spec, around, &namespaces)?,
-            devices: device_plan(&linux, &mounts, namespaces.user)?,
+            devices: device_plan(linux, &mounts, namespaces.user)?,
             mounts,
             masked: paths("maskedPaths", linux.masked_paths())?,
             read_only: paths("readonlyPaths", linux.readonly_paths())?,
-            root_read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
+            root_read_only: spec.root.as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
             pivot: around.pivot,
-            process: ProcessPlan::new(process, &linux, around.preserve_fds)?,
+            process: ProcessPlan::new(process, linux, around.preserve_fds)?,
             namespaces,
-            hooks: spec.hooks().as_ref().is_some_and(hooks_inside::before_pivot),
-            hooks_inside: spec.hooks().as_ref().map(hooks_inside::Inside::new).transpose()?.flatten(),
+            hooks: spec.hooks.as_ref().is_some_and(hooks_inside::before_pivot),
+            hooks_inside: spec.hooks.as_ref().map(hooks_inside::Inside::new).transpose()?.flatten(),
         })
     }
 }
@@ -139,7 +140,7 @@ fn root(spec: &Spec, around: &Surroundings<'_>, namespaces: &Namespaces) -> Resu
     };
     match around.rootfs {
         RootFs::Bundle => {
-            let root = spec.root().as_ref().ok_or_else(|| Error::config("root", "is missing"))?;
+            let root = spec.root.as_ref().ok_or_else(|| Error::config("root", "is missing"))?;
             let path = around.bundle.join(root.path());
             drop(directory(&path)?); // to say what is missing before anything is made
             Ok(RootPlan::Directory { path: c_path("root.path", &path)? })
@@ -174,7 +175,7 @@ fn root(spec: &Spec, around: &Surroundings<'_>, namespaces: &Namespaces) -> Resu
 }
 
 /// The kernel parameters that belong to a namespace; all others would change the host (`namespaces(7)`, `sysctl(8)`).
-fn sysctls(linux: &oci_spec::runtime::Linux, namespaces: &Namespaces) -> Result<Vec<(CString, CString)>> {
+fn sysctls(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(CString, CString)>> {
     let mut plan = Vec::new();
     for (name, value) in linux.sysctl().iter().flatten() {
         let field = format!("linux.sysctl[{name:?}]");

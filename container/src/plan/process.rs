@@ -3,13 +3,13 @@
 
 use std::ffi::CString;
 
-use oci_spec::runtime::{Linux, PosixRlimitType as Limit, Process};
+use oci_spec::runtime::{Linux, PosixRlimitType as Limit};
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::CapabilitySet;
 
 use crate::error::{Context, Error, Result};
 use crate::security::{caps, seccomp};
-use crate::spec::{c_path, c_string};
+use crate::spec::{Process, c_path, c_string};
 use crate::sys::CStrings;
 
 /// Where a command without a slash is looked for when the environment has no PATH: `execvp(3)`'s own default.
@@ -55,10 +55,9 @@ pub(crate) struct Capabilities {
 
 impl ProcessPlan {
     pub(crate) fn new(process: &Process, linux: &Linux, preserve_fds: u32) -> Result<Self> {
-        let arguments = process.args().clone().unwrap_or_default();
-        let command = arguments.first().filter(|command| !command.is_empty());
+        let command = process.args.first().filter(|command| !command.is_empty());
         let command = command.ok_or_else(|| Error::config("process.args", "names no command"))?.clone();
-        if !process.cwd().is_absolute() {
+        if !process.cwd.is_absolute() {
             return Err(Error::config("process.cwd", "must be an absolute path"));
         }
         let strings = |field: &str, strings: &[String]| {
@@ -68,29 +67,29 @@ impl ProcessPlan {
                 .map(|(i, s)| c_string(&format!("process.{field}[{i}]"), s))
                 .collect::<Result<Vec<_>>>()
         };
-        let user = process.user();
-        let mut environment = process.env().clone().unwrap_or_default();
+        let user = &process.user;
+        let mut environment = process.env.clone();
         if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
             environment.push(format!("HOME={}", if user.uid() == 0 { "/root" } else { "/" }));
         }
         Ok(Self {
             candidates: candidates(&command, &environment)?,
             command,
-            arguments: CStrings::new(strings("args", &arguments)?),
+            arguments: CStrings::new(strings("args", &process.args)?),
             environment: CStrings::new(strings("env", &environment)?),
-            cwd: c_path("process.cwd", process.cwd())?,
+            cwd: c_path("process.cwd", &process.cwd)?,
             uid: Uid::from_raw(user.uid()),
             gid: Gid::from_raw(user.gid()),
             groups: user.additional_gids().iter().flatten().map(|&gid| Gid::from_raw(gid)).collect(),
             umask: user.umask(),
-            capabilities: caps::sets(process.capabilities().as_ref())?,
+            capabilities: caps::sets(process.capabilities.as_ref())?,
             limits: limits(process)?,
             oom_score_adj: oom_score_adj(process)?,
             personality: linux.personality().as_ref().map(|p| personality(p.domain())),
-            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            no_new_privileges: process.no_new_privileges.unwrap_or(false),
             seccomp: linux.seccomp().as_ref().map(seccomp::compile).transpose()?,
-            terminal: process.terminal().unwrap_or(false),
-            console_size: process.console_size().map(|size| (size.height() as u16, size.width() as u16)),
+            terminal: process.terminal.unwrap_or(false),
+            console_size: process.console_size.map(|size| (size.height() as u16, size.width() as u16)),
             preserve_fds,
             runtime: rustix::fs::stat(c"/proc/self/exe")
                 .map(|stat| (stat.st_dev, stat.st_ino))
@@ -110,7 +109,7 @@ fn candidates(command: &str, environment: &[String]) -> Result<Vec<CString>> {
 }
 
 fn oom_score_adj(process: &Process) -> Result<Option<CString>> {
-    let Some(value) = process.oom_score_adj() else { return Ok(None) };
+    let Some(value) = process.oom_score_adj else { return Ok(None) };
     if !(-1000..=1000).contains(&value) {
         return Err(Error::config("process.oomScoreAdj", format!("{value} is not between -1000 and 1000")));
     }
@@ -126,7 +125,7 @@ fn personality(domain: oci_spec::runtime::LinuxPersonalityDomain) -> u64 {
 
 fn limits(process: &Process) -> Result<Vec<(Resource, Rlimit)>> {
     let mut plan: Vec<(Resource, Rlimit)> = Vec::new();
-    for (index, limit) in process.rlimits().iter().flatten().enumerate() {
+    for (index, limit) in process.rlimits.iter().enumerate() {
         let field = format!("process.rlimits[{index}]");
         if limit.soft() > limit.hard() {
             return Err(Error::config(

@@ -1,0 +1,145 @@
+//! `create` and `run`, and the options that they share with `exec`.
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use container::{CreateOptions, Stdio};
+
+use super::arguments::{self, Arguments, Word, needed};
+use super::{Failure, Global, Outcome, foreground};
+
+const CREATE: &str = "\
+Make a container from a bundle; its process waits to be started.
+
+Usage: create [OPTIONS] ID
+
+  -b, --bundle DIR            The directory with config.json (default: .)
+      --pid-file FILE         File to write the process's id to
+      --console-socket SOCKET Unix socket to send the terminal to
+      --preserve-fds N        How many descriptors from 3 on the process keeps
+      --no-pivot              Where the host's root is a ramfs: move the root instead
+      --no-new-keyring        Accepted for engines: the process always gets a keyring of its own";
+
+const RUN: &str = "\
+Create, start, wait and delete.
+
+Usage: run [OPTIONS] ID
+
+  All options of create, and:
+  -d, --detach                Return once the container runs
+      --keep                  Leave the container's state for `delete` when it has exited
+      --no-subreaper          Accepted for engines: other processes' orphans are not adopted";
+
+/// What every new process takes: where its id is written, its terminal goes, and which descriptors it keeps.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    pub(super) pid_file: Option<PathBuf>,
+    pub(super) console_socket: Option<PathBuf>,
+    preserve_fds: u32,
+}
+
+impl Ends {
+    /// Takes an option, if it is one of these.
+    pub(super) fn take(&mut self, option: &str, arguments: &mut Arguments) -> Result<bool, Failure> {
+        match option {
+            "--pid-file" => self.pid_file = Some(arguments.path()?),
+            "--console-socket" => self.console_socket = Some(arguments.path()?),
+            "--preserve-fds" => self.preserve_fds = arguments.number()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The descriptors from 3 on to keep: those that a service manager hands through (`sd_listen_fds(3)`) come first.
+    pub(super) fn preserve_fds(&self) -> u32 {
+        let listen = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
+        self.preserve_fds.saturating_add(listen)
+    }
+
+    /// The standard streams: the caller's, or a terminal sent over a socket.
+    pub(super) fn stdio(&self) -> Result<Stdio, Failure> {
+        let Some(path) = &self.console_socket else { return Ok(Stdio::Inherit) };
+        let stream = UnixStream::connect(path);
+        stream
+            .map(Stdio::Console)
+            .map_err(|error| Failure::new(format!("--console-socket {}: {error}", path.display())))
+    }
+}
+
+/// What is asked of `create` and `run`.
+#[derive(Debug, Default)]
+struct Make {
+    bundle: Option<PathBuf>,
+    ends: Ends,
+    no_pivot: bool,
+    detach: bool,
+    keep: bool,
+    id: Option<String>,
+}
+
+impl Make {
+    fn read(mut arguments: Arguments, run: bool) -> Result<Self, Failure> {
+        let mut this = Self::default();
+        while let Some(word) = arguments.next()? {
+            let option = match word {
+                Word::Name(name) => {
+                    arguments::set(&mut this.id, name)?;
+                    continue;
+                }
+                Word::Option(option) => option,
+            };
+            match option.as_str() {
+                "-b" | "--bundle" => this.bundle = Some(arguments.path()?),
+                "--no-pivot" => this.no_pivot = true,
+                "--no-new-keyring" => {}
+                "-d" | "--detach" if run => this.detach = true,
+                "--keep" if run => this.keep = true,
+                "--no-subreaper" if run => {}
+                option if this.ends.take(option, &mut arguments)? => {}
+                option => return arguments::unknown(option),
+            }
+        }
+        Ok(this)
+    }
+
+    fn options(&mut self, global: &Global) -> Result<CreateOptions, Failure> {
+        let bundle = self.bundle.take().unwrap_or_else(|| ".".into());
+        let mut options = CreateOptions::new(global.root(), needed(self.id.take())?, bundle);
+        options.pid_file = self.ends.pid_file.take();
+        options.preserve_fds = self.ends.preserve_fds();
+        options.no_pivot = self.no_pivot;
+        options.stdio = self.ends.stdio()?;
+        Ok(options)
+    }
+}
+
+/// `create`.
+pub(super) fn create(arguments: Arguments, global: &Global) -> Outcome {
+    container::create(Make::read(arguments.for_command(CREATE), false)?.options(global)?)?;
+    Ok(0)
+}
+
+/// `run`.
+pub(super) fn run(arguments: Arguments, global: &Global) -> Outcome {
+    let mut make = Make::read(arguments.for_command(RUN), true)?;
+    let mut options = make.options(global)?;
+    let relay = match (make.detach, &options.stdio) {
+        (false, Stdio::Inherit) => foreground::Relay::for_bundle(&mut options)?,
+        _ => None,
+    };
+    let signals = (!make.detach).then(foreground::Signals::catch).transpose()?;
+    let mut container = container::create(options)?;
+    if let Err(error) = container.start() {
+        container.delete(true)?;
+        return Err(error.into());
+    }
+    let Some(signals) = signals else { return Ok(0) };
+    let waited = foreground::wait(relay.as_ref(), &signals, &container, |signal| {
+        let _ = container.kill(signal);
+    });
+    let exit = waited.and_then(|()| Ok(container.wait()?));
+    if !make.keep {
+        container.delete(true)?;
+    }
+    Ok(exit?.code())
+}
