@@ -15,6 +15,27 @@ pub(crate) fn die_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from)) };
 }
 
+/// Goes on as a process of its own: in a new session, a child of init or of the nearest subreaper. The caller's child ends
+/// at once. To be called while there is one thread.
+pub(crate) fn detach() -> io::Result<()> {
+    // SAFETY: fork(2) copies this thread only; the caller promises that there is no other whose locks could stay held.
+    if let nix::unistd::ForkResult::Parent { .. } = unsafe { nix::unistd::fork()? } {
+        // SAFETY: _exit(2) ends the process without running anything that the child will run as well.
+        unsafe { nix::libc::_exit(0) };
+    }
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+/// Standard input, output and error become /dev/null.
+pub(crate) fn close_standard_streams() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}
+
 /// The child keeps these descriptors, under the same numbers. They must stay open in this process until it is spawned.
 pub(crate) fn inherit(command: &mut Command, descriptors: &[RawFd]) {
     let descriptors = descriptors.to_vec();

@@ -11,11 +11,13 @@
 
 mod compare;
 mod completion;
+mod daemon;
 mod demo;
 mod doctor;
 mod image;
 mod images;
 mod kernel;
+mod monitor;
 mod progress;
 mod rig;
 mod run;
@@ -64,6 +66,9 @@ enum Command {
     Image(image::Args),
     Kernel(kernel::Args),
     Rig(rig::Args),
+    Daemon(daemon::Args),
+    #[command(hide = true)]
+    Monitor(monitor::Args),
     Completion(completion::Args),
     Version(version::Args),
 }
@@ -90,6 +95,8 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Image(args) => image::run(args),
         Command::Kernel(args) => kernel::run(args),
         Command::Rig(args) => rig::run(args),
+        Command::Daemon(args) => daemon::run(args),
+        Command::Monitor(args) => monitor::run(args),
         Command::Completion(args) => completion::run(args),
         Command::Version(args) => version::run(args),
     }

@@ -165,7 +165,10 @@ fn request(args: Args) -> anyhow::Result<Request> {
     Ok(Request {
         image: words.next().unwrap_or_default(),
         command: words.collect(),
-        entrypoint: args.entrypoint,
+        // An empty one takes the image's away.
+        entrypoint: args
+            .entrypoint
+            .map(|program| Some(program).filter(|text| !text.is_empty()).into_iter().collect()),
         runtime: args.runtime,
         environment,
         workdir: args.workdir,
@@ -184,6 +187,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
         kernel: args.kernel,
         accelerator: args.accel,
         quiet: args.quiet,
+        ..Request::default()
     })
 }
 

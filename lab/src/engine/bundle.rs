@@ -8,12 +8,14 @@ use std::path::Path;
 
 use oci_spec::image::{Config, ImageConfiguration};
 use oci_spec::runtime::{
-    BoxBuilder, LinuxBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources,
-    LinuxResourcesBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    BoxBuilder, Capabilities, LinuxBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder,
+    LinuxResources, LinuxResourcesBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder,
+    RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use super::error::Context as _;
 use super::limits::{CPU_PERIOD, Limits};
+use super::request::Choices;
 use super::{Error, Request, id, isolation, process, terminal};
 use crate::image::users::{Accounts, User};
 
@@ -43,25 +45,39 @@ pub fn specification(
         request.user.as_deref().or_else(|| config.and_then(|config| config.user().as_deref())).unwrap_or("");
     let user = accounts.resolve(who)?;
     let rootless = host.rootless.is_some();
+    let choices = &request.isolation;
+    let bounding = isolation::bounding(choices)?;
 
     let mut linux = LinuxBuilder::default()
-        .namespaces(isolation::namespaces(rootless)?)
+        .namespaces(isolation::namespaces(rootless, &choices.network)?)
         .cgroups_path(isolation::cgroup(sandbox))
-        .resources(resources(&request.limits)?)
-        .seccomp(container::default_seccomp(&isolation::bounding()))
-        .masked_paths(isolation::masked_paths())
-        .readonly_paths(isolation::read_only_paths());
+        .resources(resources(&request.limits, choices.privileged)?)
+        .sysctl(choices.sysctls.clone().into_iter().collect::<std::collections::HashMap<_, _>>());
+    if !choices.privileged {
+        linux = linux.masked_paths(isolation::masked_paths()).readonly_paths(isolation::read_only_paths());
+        if !choices.seccomp_unconfined {
+            linux = linux.seccomp(container::default_seccomp(&bounding));
+        }
+    }
     if let Some((uid, gid)) = host.rootless {
         linux =
             linux.uid_mappings(isolation::own_id_as_root(uid)?).gid_mappings(isolation::own_id_as_root(gid)?);
     }
 
-    Ok(SpecBuilder::default()
+    let mut spec = SpecBuilder::default();
+    if let Some(domain) = choices.domain.as_ref().filter(|domain| !domain.is_empty()) {
+        spec = spec.domainname(domain);
+    }
+    let mut user = user;
+    for group in &choices.groups {
+        user.groups.push(accounts.resolve(&format!("0:{group}"))?.gid);
+    }
+    Ok(spec
         .version(SPEC_VERSION)
         .root(RootBuilder::default().path("rootfs").readonly(request.read_only).build()?)
         .hostname(hostname)
-        .mounts(isolation::mounts(rootless)?)
-        .process(process_of(request, config, &user, hostname)?)
+        .mounts(isolation::mounts(rootless, choices)?)
+        .process(process_of(request, config, &user, hostname, bounding)?)
         .linux(linux.build()?)
         .build()?)
 }
@@ -71,6 +87,7 @@ fn process_of(
     config: Option<&Config>,
     user: &User,
     hostname: &str,
+    bounding: Capabilities,
 ) -> Result<oci_spec::runtime::Process, Error> {
     // The primary group is one of the list as well: a file that its group may *not* read stays closed also to a program
     // that drops the primary group (docker's fix of CVE-2022-36109).
@@ -83,9 +100,12 @@ fn process_of(
         .args(process::arguments(config, request)?)
         .env(process::environment(config, &request.environment, hostname, request.terminal, &user.home))
         .cwd(process::directory(config, request)?)
-        .capabilities(isolation::capabilities(user.uid)?)
-        .rlimits(Vec::new())
-        .no_new_privileges(true);
+        .capabilities(isolation::capabilities(user.uid, bounding)?)
+        .rlimits(rlimits(&request.isolation)?)
+        .no_new_privileges(!request.isolation.new_privileges && !request.isolation.privileged);
+    if let Some(score) = request.isolation.oom_score {
+        builder = builder.oom_score_adj(score);
+    }
     // The program's first look at its terminal already finds the user's size; later changes come by SIGWINCH.
     if let Some(size) = terminal::size().filter(|_| request.terminal) {
         let (height, width) = (u64::from(size.ws_row), u64::from(size.ws_col));
@@ -94,8 +114,24 @@ fn process_of(
     Ok(builder.build()?)
 }
 
-fn resources(limits: &Limits) -> Result<LinuxResources, Error> {
-    let mut resources = LinuxResourcesBuilder::default().devices(isolation::device_rules()?);
+fn rlimits(choices: &Choices) -> Result<Vec<PosixRlimit>, Error> {
+    let limit = |(name, soft, hard): &(String, u64, u64)| {
+        let full = format!("RLIMIT_{}", name.to_ascii_uppercase());
+        let kind = serde_json::from_value::<PosixRlimitType>(full.into());
+        let kind = kind.map_err(|_| {
+            Error::bad(format!("ulimit '{name}' is none; getrlimit(2) lists them, as nofile"))
+        })?;
+        Ok(PosixRlimitBuilder::default().typ(kind).soft(*soft).hard(*hard).build()?)
+    };
+    choices.ulimits.iter().map(limit).collect()
+}
+
+/// The limits as resources of a control group.
+///
+/// # Errors
+/// Where they cannot be put together.
+pub fn resources(limits: &Limits, privileged: bool) -> Result<LinuxResources, Error> {
+    let mut resources = LinuxResourcesBuilder::default().devices(isolation::device_rules(privileged)?);
     if let Some(memory) = limits.memory {
         let mut builder = LinuxMemoryBuilder::default().limit(memory as i64);
         if let Some(swap) = limits.memory_and_swap() {

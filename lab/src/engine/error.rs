@@ -127,6 +127,54 @@ pub enum Error {
     #[error("the input device is not a terminal; leave out -t, or run it from a terminal")]
     NoTerminal,
 
+    /// What was asked for makes no sense.
+    #[error("{message}")]
+    Bad {
+        /// What, and what would make sense.
+        message: String,
+    },
+    /// There is no such object.
+    #[error("No such {kind}: {name}")]
+    Missing {
+        /// What kind of object.
+        kind: &'static str,
+        /// As it was asked for.
+        name: String,
+    },
+    /// It does not fit the state that something is in.
+    #[error("{message}")]
+    Conflict {
+        /// What is in the way, and what would help.
+        message: String,
+    },
+    /// It is so already.
+    #[error("{message}")]
+    Already {
+        /// What is so.
+        message: String,
+    },
+    /// The workload's command does not exist or cannot be executed; told by a monitor.
+    #[error("{message}")]
+    Command {
+        /// Which command, and why not.
+        message: String,
+        /// 127 or 126.
+        code: u8,
+    },
+    /// The monitor of a container failed.
+    #[error("{message}")]
+    Monitor {
+        /// What it said.
+        message: String,
+    },
+    /// The engine's state cannot be read or written.
+    #[error("the engine's state, {}: {source}", path.display())]
+    State {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
     /// A part of the bundle could not be put together.
     #[error("write the bundle: {0}")]
     Bundle(#[from] oci_spec::OciSpecError),
@@ -159,6 +207,7 @@ impl Error {
             Self::Container(error) => error.exit_code(),
             Self::Vm(error) => error.exit_code(),
             Self::Interrupted { signal } => (128 + signal) as u8,
+            Self::Command { code, .. } => *code,
             _ => 125,
         }
     }
@@ -169,6 +218,21 @@ impl Error {
             Self::Vm(error) => error.console(),
             _ => &[],
         }
+    }
+
+    /// What was asked for makes no sense.
+    pub(crate) fn bad(message: impl Into<String>) -> Self {
+        Self::Bad { message: message.into() }
+    }
+
+    /// Something is in the way.
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+        Self::Conflict { message: message.into() }
+    }
+
+    /// There is no container of this name or id.
+    pub(crate) fn no_container(name: &str) -> Self {
+        Self::Missing { kind: "container", name: name.to_owned() }
     }
 
     /// An operation on an object that failed.

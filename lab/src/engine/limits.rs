@@ -31,6 +31,11 @@ pub struct Limits {
 pub struct MilliCpus(NonZeroU64);
 
 impl MilliCpus {
+    /// So many thousandths; none is no amount.
+    pub fn new(thousandths: u64) -> Option<Self> {
+        NonZeroU64::new(thousandths).map(Self)
+    }
+
     /// The run time allowed in each [`CPU_PERIOD`], in microseconds.
     pub fn quota(self) -> u64 {
         self.0.get().saturating_mul(CPU_PERIOD / 1000)

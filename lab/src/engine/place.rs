@@ -9,11 +9,16 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use std::time::{Duration, Instant};
+
 use rustix::fs::{FlockOperation, flock};
 
 use super::Error;
 use super::error::Context as _;
 use crate::paths;
+
+/// How long a monitor waits for the one before it to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The roots below which places are made.
 #[derive(Clone, Debug)]
@@ -46,6 +51,31 @@ impl Roots {
         self.data.join("images")
     }
 
+    /// What must last.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The engine's state.
+    pub fn database(&self) -> PathBuf {
+        self.data.join("state.db")
+    }
+
+    /// What a stored container keeps between its runs: its writable layer, its log, the files of its network.
+    pub fn stored(&self, id: &str) -> PathBuf {
+        self.data.join("containers").join(id)
+    }
+
+    /// Where named volumes are.
+    pub fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
+    }
+
+    /// Where a sandbox that runs has its bundle, and its monitor's socket.
+    pub fn sandbox(&self, id: &str) -> PathBuf {
+        self.sandboxes().join(id)
+    }
+
     fn sandboxes(&self) -> PathBuf {
         self.run.join("sandboxes")
     }
@@ -65,6 +95,8 @@ pub struct Place {
     bundle: PathBuf,
     layer: PathBuf,
     name: Option<PathBuf>,
+    /// Whether the writable layer is a stored container's.
+    keep: bool,
     _lock: File,
 }
 
@@ -76,11 +108,36 @@ impl Place {
     pub fn create(roots: &Roots, id: &str, name: Option<&str>) -> Result<Self, Error> {
         let bundle = roots.sandboxes().join(id);
         let lock = make_locked(&roots.sandboxes(), &bundle)?;
-        let mut place = Self { bundle, layer: roots.layers().join(id), name: None, _lock: lock };
+        let mut place = Self { bundle, layer: roots.layers().join(id), name: None, keep: false, _lock: lock };
         if let Some(name) = name {
             place.name = Some(take_name(roots, name, id)?);
         }
         Ok(place)
+    }
+
+    /// Makes and locks a place for one run of a stored container, whose writable layer stays when the place goes. What
+    /// a killed monitor left of an earlier run is cleared away.
+    ///
+    /// # Errors
+    /// Where a directory cannot be made, or another monitor has it.
+    pub fn of_stored(roots: &Roots, id: &str) -> Result<Self, Error> {
+        let bundle = roots.sandboxes().join(id);
+        if let Ok(old) = File::open(&bundle) {
+            // The monitor of the run before ends within moments of its container.
+            let begun = Instant::now();
+            while flock(&old, FlockOperation::NonBlockingLockExclusive).is_err() {
+                if begun.elapsed() > PATIENCE {
+                    return Err(Error::conflict(format!(
+                        "container {} has a monitor already",
+                        super::id::short(id)
+                    )));
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            remove_tree(&bundle)?;
+        }
+        let lock = make_locked(&roots.sandboxes(), &bundle)?;
+        Ok(Self { bundle, layer: roots.stored(id), name: None, keep: true, _lock: lock })
     }
 
     /// The bundle's directory.
@@ -95,6 +152,12 @@ impl Place {
     pub fn writable_layer(&self) -> Result<(PathBuf, PathBuf), Error> {
         let (upper, work) = (self.layer.join("upper"), self.layer.join("work"));
         make_all(&self.layer)?;
+        if self.keep && upper.exists() {
+            // Whatever overlayfs left of the run before: it wants its workspace empty.
+            remove_tree(&work)?;
+            DirBuilder::new().mode(0o700).create(&work).context("create", work.display())?;
+            return Ok((upper, work));
+        }
         // The upper directory is what the workload sees as `/`: readable by all its users.
         for (path, mode) in [(&upper, 0o755), (&work, 0o700)] {
             DirBuilder::new().mode(mode).create(path).context("create", path.display())?;
@@ -114,7 +177,9 @@ impl Place {
         if let Some(name) = self.name.take() {
             let _ = fs::remove_file(name);
         }
-        remove_tree(&self.layer)?;
+        if !self.keep {
+            remove_tree(&self.layer)?;
+        }
         remove_tree(&self.bundle)
     }
 }
@@ -140,7 +205,7 @@ pub fn abandoned(roots: &Roots) -> Vec<(String, Place)> {
             flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
             let name = name_of(roots, &id);
             let layer = roots.layers().join(&id);
-            Some((id, Place { bundle: entry.path(), layer, name, _lock: lock }))
+            Some((id, Place { bundle: entry.path(), layer, name, keep: false, _lock: lock }))
         })
         .collect()
 }
@@ -183,11 +248,11 @@ fn name_of(roots: &Roots, id: &str) -> Option<PathBuf> {
         .find(|link| fs::read_link(link).is_ok_and(|owner| owner == Path::new(id)))
 }
 
-fn make_all(path: &Path) -> Result<(), Error> {
+pub(super) fn make_all(path: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(0o711).create(path).context("create", path.display())
 }
 
-fn remove_tree(path: &Path) -> Result<(), Error> {
+pub(super) fn remove_tree(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path.display(), error)),
         _ => Ok(()),

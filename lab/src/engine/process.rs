@@ -21,11 +21,7 @@ pub fn arguments(image: Option<&Config>, request: &Request) -> Result<Vec<String
     let image_entrypoint = image.and_then(|config| config.entrypoint().as_deref()).unwrap_or(&[]);
     let image_command = image.and_then(|config| config.cmd().as_deref()).unwrap_or(&[]);
 
-    let mut arguments: Vec<String> = match request.entrypoint.as_deref() {
-        None => image_entrypoint.to_vec(),
-        Some("") => Vec::new(),
-        Some(entrypoint) => vec![entrypoint.to_owned()],
-    };
+    let mut arguments = request.entrypoint.clone().unwrap_or_else(|| image_entrypoint.to_vec());
     if !request.command.is_empty() {
         arguments.extend_from_slice(&request.command);
     } else if request.entrypoint.is_none() {
@@ -137,7 +133,7 @@ mod tests {
 
     fn request(entrypoint: Option<&str>, command: &[&str]) -> Request {
         Request {
-            entrypoint: entrypoint.map(str::to_owned),
+            entrypoint: entrypoint.map(|words| words.split_whitespace().map(str::to_owned).collect()),
             command: command.iter().map(|&word| word.to_owned()).collect(),
             ..Request::default()
         }

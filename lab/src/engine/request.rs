@@ -1,4 +1,7 @@
-//! What the user asked for: the flags of `lab run`, as data. The command line fills it; later the daemon's API will.
+//! What the user asked for, as data: filled by the flags of `lab run`, or from a stored container's configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::limits::Limits;
 
@@ -44,8 +47,8 @@ pub struct Request {
     pub image: String,
     /// The command; empty takes the image's.
     pub command: Vec<String>,
-    /// Replaces the image's ENTRYPOINT.
-    pub entrypoint: Option<String>,
+    /// Replaces the image's ENTRYPOINT; an empty list leaves none.
+    pub entrypoint: Option<Vec<String>>,
     /// Which wall.
     pub runtime: Runtime,
     /// `K=V`, or `K` to remove a variable of the image; resolved from `-e` and `--env-file` by [`super::process`].
@@ -72,4 +75,60 @@ pub struct Request {
     pub accelerator: Accelerator,
     /// Whether nothing is said about progress.
     pub quiet: bool,
+    /// What differs from the default isolation.
+    pub isolation: Choices,
+}
+
+/// What a user may change about the default isolation of a container.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    /// Folders and files of the host, and tmpfs, to be seen inside. In this order.
+    pub mounts: Vec<Extra>,
+    /// Capabilities beside the default ones, as `NET_ADMIN`; `ALL` is all.
+    pub cap_add: Vec<String>,
+    /// Default capabilities that are taken away; `ALL` is all.
+    pub cap_drop: Vec<String>,
+    /// Every capability and device, nothing masked, no system call filter.
+    pub privileged: bool,
+    /// Name, soft and hard limit of getrlimit(2), as `nofile`.
+    pub ulimits: Vec<(String, u64, u64)>,
+    /// Settings below /proc/sys, by their names with dots.
+    pub sysctls: BTreeMap<String, String>,
+    /// Further groups of the user, by name or number.
+    pub groups: Vec<String>,
+    /// Bytes of /dev/shm.
+    pub shm_size: Option<u64>,
+    /// Which network.
+    pub network: Network,
+    /// Whether set-user-id programs may gain rights.
+    pub new_privileges: bool,
+    /// Whether system calls are not filtered.
+    pub seccomp_unconfined: bool,
+    /// What the OOM killer adds to this container's badness.
+    pub oom_score: Option<i32>,
+    /// The NIS domain name.
+    pub domain: Option<String>,
+}
+
+/// A mount that the user asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extra {
+    /// Where it is seen.
+    pub target: String,
+    /// The host's folder or file; none is a new tmpfs.
+    pub source: Option<PathBuf>,
+    /// Options of mount(8), as `ro`.
+    pub options: Vec<String>,
+}
+
+/// The network namespace of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// A new one.
+    #[default]
+    Own,
+    /// The host's.
+    Host,
+    /// That of a process: `/proc/PID/ns/net`.
+    Join(PathBuf),
 }

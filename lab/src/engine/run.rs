@@ -122,6 +122,14 @@ pub fn run(
 
 /// What can be refused before anything is made.
 fn check(request: &Request) -> Result<(), Error> {
+    if request.terminal && request.interactive && !rustix::termios::isatty(io::stdin()) {
+        return Err(Error::NoTerminal);
+    }
+    check_stored(request)
+}
+
+/// As [`check`], for a container whose terminal is not the caller's.
+pub(super) fn check_stored(request: &Request) -> Result<(), Error> {
     request.limits.check(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u64))?;
     if let Some(name) = &request.name {
         id::check_name(name)?;
@@ -129,16 +137,13 @@ fn check(request: &Request) -> Result<(), Error> {
     if let Some(name) = &request.hostname {
         id::check_hostname(name)?;
     }
-    if request.terminal && request.interactive && !rustix::termios::isatty(io::stdin()) {
-        return Err(Error::NoTerminal);
-    }
     if request.runtime == Runtime::Vm {
         vm::check(request)?;
     }
     Ok(())
 }
 
-fn host() -> Host {
+pub(super) fn host() -> Host {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     Host { rootless: (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw())) }
 }
@@ -217,7 +222,7 @@ fn poll_for(copy: &Copy) -> PollFd<'_> {
 }
 
 /// Clears what killed processes of earlier runs left. Nothing here is this run's, so nothing here can fail it.
-fn clear_abandoned(roots: &Roots) {
+pub(super) fn clear_abandoned(roots: &Roots) {
     for (id, place) in place::abandoned(roots) {
         container::clear(roots, &id);
         vm::clear(roots, &id);

@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use oci_spec::runtime::{LinuxResources, Process};
 use rustix::termios::Winsize;
 
 use super::Error;
@@ -15,7 +16,7 @@ use super::Error;
 ///
 /// Each implementation has a `create` of its own, since what it needs differs: layers or a disk, a kernel or none. All that
 /// follows is the same. Dropping a sandbox without `delete` may leave things behind.
-pub trait Sandbox {
+pub trait Sandbox: Send {
     /// Starts the workload: returns when its `execve(2)` has succeeded.
     ///
     /// # Errors
@@ -55,11 +56,41 @@ pub trait Sandbox {
     /// Where the wall cannot.
     fn resume(&mut self) -> Result<(), Error>;
 
+    /// Runs one more process beside the workload; it runs when this returns.
+    ///
+    /// # Errors
+    /// As [`Sandbox::start`], or where the wall cannot.
+    fn exec(&mut self, process: Process, stdio: Stdio) -> Result<Box<dyn Inside>, Error>;
+
+    /// Gives it other limits while it runs.
+    ///
+    /// # Errors
+    /// Limits that cannot be, or where the wall cannot.
+    fn update(&mut self, resources: &LinuxResources) -> Result<(), Error>;
+
+    /// The workload's process as the host sees it, where it sees one.
+    fn pid(&self) -> Option<i32>;
+
     /// Gives back everything: processes, mounts, control groups, guest memory, state files.
     ///
     /// # Errors
     /// Where something could not be given back; the error says what.
     fn delete(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// One more process in a sandbox.
+pub trait Inside: Send {
+    /// Becomes readable once it has ended, for poll(2).
+    fn exit_fd(&self) -> BorrowedFd<'_>;
+
+    /// Waits for its end and tells how it ended.
+    ///
+    /// # Errors
+    /// Where the wall itself failed.
+    fn wait(&mut self) -> Result<Exit, Error>;
+
+    /// Its number as the host sees it, where it sees one.
+    fn pid(&self) -> Option<i32>;
 }
 
 /// How a workload ended.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread;
 
+use oci_spec::runtime::{LinuxResources, Process};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::Winsize;
@@ -12,8 +13,9 @@ use rustix::termios::Winsize;
 use super::error::Context as _;
 use super::limits::{Limits, MIB};
 use super::place::Roots;
+use super::request::Network;
 use super::run::Creation;
-use super::sandbox::{Exit, Sandbox, Stdio};
+use super::sandbox::{Exit, Inside, Sandbox, Stdio};
 use super::signals::{Ask, Signals};
 use super::{Accelerator, Error, Request};
 use crate::kernel;
@@ -36,6 +38,19 @@ pub fn check(request: &Request) -> Result<(), Error> {
     if request.limits.pids.is_some_and(|pids| pids > 0) {
         let reason = "the guest's kernel has no control groups; its memory bounds its processes";
         return Err(Error::Unsupported { flag: "--pids-limit", runtime: "vm", reason });
+    }
+    let isolation = &request.isolation;
+    let refuse = |flag, reason| Err(Error::Unsupported { flag, runtime: "vm", reason });
+    if isolation.mounts.iter().any(|mount| mount.source.is_some()) {
+        return refuse("--volume", "the machine has no file system shared with the host");
+    }
+    match isolation.network {
+        Network::Own => {}
+        Network::Host => return refuse("--network host", "a machine has a network stack of its own"),
+        Network::Join(_) => return refuse("--network", "the machine has no network device"),
+    }
+    if isolation.privileged {
+        return refuse("--privileged", "the machine's kernel is its own: there is nothing to open up");
     }
     Ok(())
 }
@@ -165,6 +180,20 @@ impl Sandbox for Vm {
 
     fn resume(&mut self) -> Result<(), Error> {
         Ok(self.machine.resume()?)
+    }
+
+    fn exec(&mut self, _process: Process, _stdio: Stdio) -> Result<Box<dyn Inside>, Error> {
+        let reason = "the engine does not speak to the guest's agent for it yet";
+        Err(Error::Unsupported { flag: "exec", runtime: "vm", reason })
+    }
+
+    fn update(&mut self, _resources: &LinuxResources) -> Result<(), Error> {
+        let reason = "a machine's memory and processors are fixed at its boot";
+        Err(Error::Unsupported { flag: "update", runtime: "vm", reason })
+    }
+
+    fn pid(&self) -> Option<i32> {
+        None
     }
 
     fn delete(self: Box<Self>) -> Result<(), Error> {

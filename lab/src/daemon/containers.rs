@@ -1,0 +1,145 @@
+//! Containers: made, listed, looked at, removed.
+
+use std::time::Duration;
+
+use bollard_stubs::models::ContainerCreateBody;
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Daemon;
+use super::query::{Query, body};
+use super::reply::{Handled, Refusal, done, json as answer, line, ok, streamed};
+use crate::engine::stored::{Engine, Filters, Record};
+
+/// Docker's period of statistics.
+const PERIOD: Duration = Duration::from_secs(1);
+
+pub(super) async fn list(daemon: &Daemon, query: Query) -> Handled {
+    daemon
+        .work(move |engine| {
+            let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
+            let last: Option<i64> = query.number("limit")?;
+            let last = last.filter(|&last| last > 0).map(|last| last as usize);
+            let now = Timestamp::now();
+            let records = engine.list(query.is("all"), last, &filters)?;
+            Ok(ok(&records.iter().map(|record| record.summary(now)).collect::<Vec<_>>()))
+        })
+        .await
+}
+
+pub(super) async fn create(daemon: &Daemon, query: Query, request: Request<Incoming>) -> Handled {
+    let wanted: ContainerCreateBody = body(request).await?;
+    daemon
+        .work(move |engine| {
+            let record = engine.create(query.get("name"), wanted)?;
+            Ok(answer(StatusCode::CREATED, &json!({"Id": record.id, "Warnings": []})))
+        })
+        .await
+}
+
+pub(super) async fn inspect(daemon: &Daemon, id: &str) -> Handled {
+    let id = id.to_owned();
+    daemon.work(move |engine| Ok(ok(&engine.inspect(&engine.find(&id)?)?))).await
+}
+
+pub(super) async fn remove(daemon: &Daemon, id: &str, query: Query) -> Handled {
+    let id = id.to_owned();
+    daemon
+        .work(move |engine| {
+            engine.remove(&engine.find(&id)?, query.is("force"), query.is("v"))?;
+            Ok(done())
+        })
+        .await
+}
+
+/// Removes all that do not run.
+pub(super) async fn prune(daemon: &Daemon, query: Query) -> Handled {
+    daemon
+        .work(move |engine| {
+            let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
+            filters.check(&["label", "until"])?;
+            let mut removed = Vec::new();
+            for record in engine.records()?.into_iter().filter(|record| !record.status.is_live()) {
+                if filters
+                    .fits_labels(record.body.labels.as_ref().unwrap_or(&std::collections::HashMap::new()))
+                {
+                    engine.remove(&record, false, false)?;
+                    removed.push(record.id);
+                }
+            }
+            Ok(ok(&json!({"ContainersDeleted": removed, "SpaceReclaimed": 0})))
+        })
+        .await
+}
+
+pub(super) async fn top(daemon: &Daemon, id: &str, query: &Query) -> Handled {
+    let (id, options) = (id.to_owned(), query.get("ps_args").map(str::to_owned));
+    daemon
+        .work(move |engine| {
+            let (titles, processes) = engine.top(&engine.find(&id)?, options.as_deref())?;
+            Ok(ok(&json!({"Titles": titles, "Processes": processes})))
+        })
+        .await
+}
+
+pub(super) async fn stats(daemon: &Daemon, id: &str, query: &Query) -> Handled {
+    let id = id.to_owned();
+    let record = daemon.work(move |engine| Ok(engine.find(&id)?)).await?;
+    let stream = query.get("stream").is_none() || query.is("stream");
+    let once = query.is("one-shot");
+    let (sender, reply) = streamed("application/json");
+    let daemon = daemon.clone();
+    tokio::spawn(async move {
+        let mut before: Option<Value> = None;
+        loop {
+            let record = record.clone();
+            let Ok(mut now) = daemon.work(move |engine| sample(engine, &record)).await else { return };
+            let is_first = before.is_none();
+            now["precpu_stats"] = before.take().map_or_else(
+                || json!({"cpu_usage": {"total_usage": 0}}),
+                |mut before| before["cpu_stats"].take(),
+            );
+            // Without a stream, the answer compares two moments, unless the client wants but one.
+            let wanted = stream || once || !is_first;
+            if wanted && (sender.send(line(&now)).await.is_err() || !stream) {
+                return;
+            }
+            before = Some(now);
+            tokio::select! {
+                () = tokio::time::sleep(PERIOD) => {}
+                () = sender.closed() => return,
+            }
+        }
+    });
+    Ok(reply)
+}
+
+/// What a container uses now, in docker's words.
+fn sample(engine: &Engine, record: &Record) -> Result<Value, Refusal> {
+    let record = engine.find(&record.id)?;
+    let usage = engine.usage(&record)?.unwrap_or_default();
+    let host = rustix::system::sysinfo();
+    let limit = usage.memory_limit.unwrap_or(host.totalram as u64 * u64::from(host.mem_unit));
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(json!({
+        "id": record.id, "name": format!("/{}", record.name), "read": Timestamp::now().to_string(), "preread": "0001-01-01T00:00:00Z",
+        "cpu_stats": {
+            "cpu_usage": {"total_usage": usage.cpu_nanos.unwrap_or(0), "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+            "system_cpu_usage": system_cpu(), "online_cpus": cpus, "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+        },
+        "memory_stats": {"usage": usage.memory.unwrap_or(0), "max_usage": usage.memory_peak.unwrap_or(0), "limit": limit, "stats": {}},
+        "pids_stats": {"current": usage.pids.unwrap_or(0), "limit": usage.pids_limit.unwrap_or(0)},
+        "blkio_stats": {"io_service_bytes_recursive": [], "io_serviced_recursive": []}, "num_procs": 0, "storage_stats": {}, "networks": {},
+    }))
+}
+
+/// All processor time of the machine, in nanoseconds (proc_stat(5): user to steal, in hundredths of a second).
+fn system_cpu() -> u64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let first = text.lines().next().unwrap_or_default();
+    let ticks: u64 =
+        first.split_whitespace().skip(1).take(8).filter_map(|field| field.parse::<u64>().ok()).sum();
+    ticks * 10_000_000
+}

@@ -1,0 +1,117 @@
+//! `GET /events`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Daemon;
+use super::query::Query;
+use super::reply::{Handled, Refusal, line, streamed};
+use crate::engine::stored::{Event, Filters};
+
+/// How often the state is looked at while somebody listens. Other processes write to it, too.
+const PERIOD: Duration = Duration::from_millis(50);
+
+pub(super) async fn events(daemon: &Daemon, query: &Query) -> Handled {
+    let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
+    filters.check(&[
+        "type",
+        "event",
+        "container",
+        "image",
+        "volume",
+        "network",
+        "label",
+        "daemon",
+        "scope",
+    ])?;
+    let since = query.get("since").map(moment).transpose()?;
+    let until = query.get("until").map(moment).transpose()?;
+    let mut last = if since.is_some() { 0 } else { daemon.work(|engine| Ok(engine.last_event()?)).await? };
+    let (sender, reply) = streamed("application/json");
+    let daemon = daemon.clone();
+    tokio::spawn(async move {
+        loop {
+            let now = Timestamp::now();
+            let Ok(events) = daemon.work(move |engine| Ok(engine.events_after(last)?)).await else { return };
+            for event in events {
+                last = event.number;
+                let at = i128::from(event.nanos);
+                let in_time = since.is_none_or(|since| at >= since.as_nanosecond())
+                    && until.is_none_or(|until| at <= until.as_nanosecond());
+                if in_time && fits(&event, &filters) && sender.send(line(&describe(&event))).await.is_err() {
+                    return;
+                }
+            }
+            if until.is_some_and(|until| now >= until) {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PERIOD) => {}
+                () = sender.closed() => return,
+            }
+        }
+    });
+    Ok(reply)
+}
+
+/// Seconds since 1970, with a fraction or without, or RFC 3339.
+pub(super) fn moment(text: &str) -> Result<Timestamp, Refusal> {
+    let wrong = || Refusal::bad(format!("invalid time '{text}': seconds since 1970, or RFC 3339"));
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = seconds.parse().map_err(|_| wrong())?;
+    let nanos: i32 =
+        format!("{fraction:0<9}").get(..9).and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
+    Timestamp::new(seconds, nanos).map_err(|_| wrong())
+}
+
+fn fits(event: &Event, filters: &Filters) -> bool {
+    let attribute = |name: &str| event.attributes.get(name).and_then(Value::as_str).unwrap_or_default();
+    let object = |kind: &str| {
+        filters.fits(kind, |asked| {
+            event.kind == kind
+                && (event.object.starts_with(asked)
+                    || attribute("name") == asked
+                    || attribute("image") == asked)
+        })
+    };
+    let labels =
+        event.attributes.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    filters.fits("type", |kind| event.kind == kind)
+        && filters.fits("event", |action| event.action == action)
+        && object("container")
+        && object("image")
+        && object("volume")
+        && filters.fits_labels(&labels.collect())
+}
+
+fn describe(event: &Event) -> Value {
+    let mut value = json!({
+        "Type": event.kind, "Action": event.action, "Actor": {"ID": event.object, "Attributes": event.attributes},
+        "scope": "local", "time": event.nanos / 1_000_000_000, "timeNano": event.nanos,
+    });
+    if event.kind == "container" {
+        // What clients before API 1.22 read.
+        value["status"] = event.action.clone().into();
+        value["id"] = event.object.clone().into();
+        value["from"] = event.attributes.get("image").cloned().unwrap_or_default();
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_seconds_or_dates() {
+        assert_eq!(moment("1.5").unwrap().as_nanosecond(), 1_500_000_000);
+        assert_eq!(moment("10").unwrap().as_second(), 10);
+        assert_eq!(moment("1970-01-01T00:00:10Z").unwrap().as_second(), 10);
+        assert!(moment("yesterday").is_err());
+    }
+}

@@ -1,0 +1,229 @@
+//! Connections: each asks one thing.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use rustix::termios::Winsize;
+
+use super::output::Client;
+use super::protocol::{Answer, Ask, Attach, hear, say};
+use super::{Monitor, exec};
+use crate::engine::error::Context as _;
+use crate::engine::stored::{Status, plan};
+use crate::engine::{Error, bundle};
+
+/// The threads here do little: they need no more than this, of which the kernel gives what is touched.
+const STACK: usize = 256 * 1024;
+
+/// A thread with a small stack.
+pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK)
+        .spawn(work)
+        .context("start", "a thread")
+        .map(drop)
+}
+
+/// Takes connections for as long as the monitor lives.
+pub(super) fn accept(monitor: &Arc<Monitor>, socket: &UnixListener) {
+    for stream in socket.incoming() {
+        let Ok(stream) = stream else {
+            thread::sleep(Duration::from_millis(10));
+            continue;
+        };
+        monitor.gate().connections += 1;
+        let server = Arc::clone(monitor);
+        let served = spawn("client", move || {
+            // A client that hangs up half-way harms nobody.
+            if let Ok(ask) = hear(&stream) {
+                serve(&server, stream, ask);
+            }
+            server.gate().connections -= 1;
+            server.changed.notify_all();
+        });
+        if served.is_err() {
+            monitor.gate().connections -= 1;
+        }
+    }
+}
+
+fn serve(monitor: &Arc<Monitor>, stream: UnixStream, ask: Ask) {
+    let result = match ask {
+        Ask::Attach(attach) => return join(monitor, &stream, &attach),
+        Ask::Wait => return wait(monitor, &stream),
+        Ask::Exec { id, attach } => return exec::exec(monitor, stream, &id, attach),
+        Ask::Start => start(monitor),
+        Ask::Kill { signal } => kill(monitor, signal),
+        Ask::Stop { signal, seconds } => stop(monitor, signal, seconds),
+        Ask::Pause => hold(monitor, true),
+        Ask::Resume => hold(monitor, false),
+        Ask::Resize { exec, rows, columns } => {
+            let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+            monitor.terminals.resize(monitor, exec.as_deref(), size)
+        }
+        Ask::Update(change) => update(monitor, &change),
+    };
+    let answer = match result {
+        Ok(()) => Answer::Done,
+        Err(error) => Answer::Failed((&error).into()),
+    };
+    let _ = say(&stream, &answer);
+}
+
+fn start(monitor: &Monitor) -> Result<(), Error> {
+    let (send, result) = mpsc::channel();
+    {
+        let mut gate = monitor.gate();
+        if gate.running {
+            return Err(Error::Already { message: "container already started".to_owned() });
+        }
+        if gate.closed || gate.ended.0 > 0 {
+            return Err(Error::Monitor {
+                message: "the container has just ended; start it again".to_owned(),
+            });
+        }
+        gate.starters.push(send);
+        monitor.changed.notify_all();
+    }
+    match result.recv() {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(Error::Monitor { message: "the monitor ended before the container began".to_owned() }),
+    }
+}
+
+fn join(monitor: &Arc<Monitor>, stream: &UnixStream, attach: &Attach) {
+    let raw = monitor.record().is_ok_and(|record| record.has_terminal());
+    let Ok(socket) = stream.try_clone() else { return };
+    if say(stream, &Answer::Done).is_err() {
+        return;
+    }
+    monitor.hub.join(Client { socket, stdout: attach.stdout, stderr: attach.stderr, raw });
+    if attach.stdin {
+        let server = Arc::clone(monitor);
+        let (Ok(input), detach) = (stream.try_clone(), attach.detach.clone()) else { return };
+        // On a thread of its own: it may wait for a start that never comes.
+        let _ = spawn("input", move || {
+            if server.input.copy_from(&input, &detach) {
+                let _ = input.shutdown(std::net::Shutdown::Both);
+            }
+        });
+    }
+    // The connection counts for as long as the client holds it. Only its hanging up is of interest here.
+    let mut files = [rustix::event::PollFd::new(stream, rustix::event::PollFlags::HUP)];
+    while matches!(rustix::event::poll(&mut files, None), Err(rustix::io::Errno::INTR)) {}
+}
+
+/// Answers at the end of the run that goes on, or of the next one.
+fn wait(monitor: &Monitor, stream: &UnixStream) {
+    let code = {
+        let mut gate = monitor.gate();
+        let before = gate.ended.0;
+        gate.waiting += 1;
+        // The end of a container that removes itself is told when it is removed, which is just before the monitor ends.
+        while !gate.closed && (gate.ended.0 == before || removes(monitor)) {
+            gate = monitor.changed.wait(gate).unwrap_or_else(PoisonError::into_inner);
+        }
+        (gate.ended.0 > before).then_some(gate.ended.1)
+    };
+    if let Some(code) = code {
+        let _ = say(stream, &Answer::Exited { code });
+    }
+    monitor.gate().waiting -= 1;
+    monitor.changed.notify_all();
+}
+
+fn removes(monitor: &Monitor) -> bool {
+    // A record that is gone was removed.
+    monitor.record().is_ok_and(|record| record.auto_remove())
+}
+
+fn kill(monitor: &Monitor, signal: i32) -> Result<(), Error> {
+    let stops = signal == Signal::SIGKILL as i32;
+    if stops {
+        monitor.gate().stop = true;
+        monitor.engine.note_stopped(&monitor.id)?;
+    }
+    match monitor.sandbox().as_mut() {
+        Some(sandbox) => sandbox.kill(signal)?,
+        // Between two runs: that there will be no other is all.
+        None if stops => monitor.changed.notify_all(),
+        None => return Err(Error::conflict("container is not running")),
+    }
+    monitor.engine.tell_container(&monitor.record()?, "kill", &[("signal", &signal.to_string())])
+}
+
+fn stop(monitor: &Monitor, signal: i32, seconds: i64) -> Result<(), Error> {
+    let before = {
+        let mut gate = monitor.gate();
+        if !gate.running && gate.starters.is_empty() && gate.ended.0 == 0 {
+            return Err(Error::conflict("container is not running"));
+        }
+        gate.stop = true;
+        monitor.changed.notify_all();
+        if !gate.running {
+            return Ok(());
+        }
+        gate.waiting += 1;
+        gate.ended.0
+    };
+    let record = monitor.record();
+    let result = (|| {
+        monitor.engine.note_stopped(&monitor.id)?;
+        let send = |signal| monitor.sandbox().as_mut().map_or(Ok(()), |sandbox| sandbox.kill(signal));
+        if record.as_ref().is_ok_and(|record| record.status == Status::Paused) {
+            // One that is held cannot act upon any signal but SIGKILL.
+            monitor.sandbox().as_mut().map_or(Ok(()), |sandbox| sandbox.resume())?;
+        }
+        send(signal)?;
+        let until = u64::try_from(seconds).ok().map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        if !ended(monitor, before, until) {
+            send(Signal::SIGKILL as i32)?;
+            ended(monitor, before, None);
+        }
+        Ok(())
+    })();
+    if let (Ok(record), Ok(())) = (&record, &result) {
+        monitor.engine.tell_container(record, "stop", &[])?;
+    }
+    monitor.gate().waiting -= 1;
+    monitor.changed.notify_all();
+    result
+}
+
+/// Waits until the run has ended, and what it leaves is settled; false where that takes too long.
+fn ended(monitor: &Monitor, before: u64, until: Option<Instant>) -> bool {
+    let removes = removes(monitor);
+    let mut gate = monitor.gate();
+    while !(gate.closed || gate.ended.0 > before && !removes) {
+        let left = match until.map(|until| until.checked_duration_since(Instant::now())) {
+            Some(None) => return false,
+            Some(Some(left)) => left,
+            None => Duration::from_secs(3600),
+        };
+        gate = monitor.changed.wait_timeout(gate, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+    true
+}
+
+fn hold(monitor: &Monitor, still: bool) -> Result<(), Error> {
+    let none = || Error::conflict("container is not running");
+    let mut sandbox = monitor.sandbox();
+    let sandbox = sandbox.as_mut().ok_or_else(none)?;
+    let (status, event) = if still { (Status::Paused, "pause") } else { (Status::Running, "unpause") };
+    if still { sandbox.pause() } else { sandbox.resume() }?;
+    monitor.engine.note_status(&monitor.id, status)?;
+    monitor.engine.tell_container(&monitor.record()?, event, &[])
+}
+
+fn update(monitor: &Monitor, change: &bollard_stubs::models::ContainerUpdateBody) -> Result<(), Error> {
+    let host = serde_json::from_value(serde_json::to_value(change)?)?;
+    let resources = bundle::resources(&plan::limits(&host), false)?;
+    match monitor.sandbox().as_mut() {
+        Some(sandbox) => sandbox.update(&resources),
+        None => Err(Error::conflict("container is not running")),
+    }
+}

@@ -1,0 +1,175 @@
+//! The database: one SQLite file, written by many processes at once.
+//!
+//! In write-ahead mode readers never wait, and writers wait for each other (`busy_timeout`). `synchronous=NORMAL` risks,
+//! at a loss of power, the last changes but never the file (SQLite, "PRAGMA synchronous"): a machine that lost power has
+//! lost its running containers anyway.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::engine::Error;
+use crate::engine::place::make_all;
+
+/// How long a writer waits for others. Each holds the lock for a few milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Each step brings a database from its number to the next; `user_version` says how many were done.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE containers (
+        id         TEXT PRIMARY KEY,
+        name       TEXT NOT NULL UNIQUE,
+        created    TEXT NOT NULL,
+        image      TEXT NOT NULL,
+        image_id   TEXT NOT NULL,
+        body       TEXT NOT NULL,             -- docker's create request with the image's defaults filled in, JSON
+        status     TEXT NOT NULL DEFAULT 'created',
+        pid        INTEGER NOT NULL DEFAULT 0,
+        exit_code  INTEGER NOT NULL DEFAULT 0,
+        error      TEXT NOT NULL DEFAULT '',
+        started    TEXT NOT NULL DEFAULT '0001-01-01T00:00:00Z',
+        finished   TEXT NOT NULL DEFAULT '0001-01-01T00:00:00Z',
+        restarts   INTEGER NOT NULL DEFAULT 0,
+        stopped    INTEGER NOT NULL DEFAULT 0 -- whether a user ended it: then it is not restarted
+    ) STRICT;
+    CREATE TABLE execs (
+        id         TEXT PRIMARY KEY,
+        container  TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
+        config     TEXT NOT NULL,
+        running    INTEGER NOT NULL DEFAULT 0,
+        pid        INTEGER NOT NULL DEFAULT 0,
+        exit_code  INTEGER
+    ) STRICT;
+    CREATE INDEX execs_of ON execs (container);
+    CREATE TABLE volumes (
+        name       TEXT PRIMARY KEY,
+        created    TEXT NOT NULL,
+        labels     TEXT NOT NULL DEFAULT '{}',
+        options    TEXT NOT NULL DEFAULT '{}',
+        anonymous  INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE volumes_used (
+        volume     TEXT NOT NULL REFERENCES volumes,
+        container  TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
+        PRIMARY KEY (volume, container)
+    ) STRICT;
+    CREATE TABLE events (
+        number     INTEGER PRIMARY KEY AUTOINCREMENT,
+        nanos      INTEGER NOT NULL,
+        kind       TEXT NOT NULL,
+        action     TEXT NOT NULL,
+        object     TEXT NOT NULL,
+        attributes TEXT NOT NULL
+    ) STRICT;
+"];
+
+/// The database, as this process has it open.
+#[derive(Debug)]
+pub(super) struct Db {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Db {
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        if let Some(parent) = path.parent() {
+            make_all(parent)?;
+        }
+        let open = || -> rusqlite::Result<Connection> {
+            let mut connection = Connection::open(path)?;
+            connection.busy_timeout(PATIENCE)?;
+            connection.execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;
+                 PRAGMA cache_size = -256;",
+            )?;
+            migrate(&mut connection)?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|source| Error::State { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads, or changes by one statement.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        work(&self.lock()).map_err(|source| Error::State { path: self.path.clone(), source })
+    }
+
+    /// Changes by several statements, all or none. The lock is taken at the beginning: what is read stays true.
+    pub(super) fn change<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        let failed = |source| Error::State { path: self.path.clone(), source };
+        let mut connection = self.lock();
+        let transaction =
+            connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
+        let result = work(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        Ok(result)
+    }
+
+    /// For `map_err` inside [`Db::change`].
+    pub(super) fn failed(&self) -> impl Fn(rusqlite::Error) -> Error + '_ {
+        |source| Error::State { path: self.path.clone(), source }
+    }
+}
+
+fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let version = |connection: &Connection| -> rusqlite::Result<u32> {
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+    };
+    let all = MIGRATIONS.len() as u32;
+    if version(connection)? == all {
+        return Ok(());
+    }
+    // Two processes may find an old database at once: the second one waits here, and finds it new.
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let done = version(&transaction)?;
+    for step in MIGRATIONS.iter().skip(done as usize) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", all.max(done))?;
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_processes_may_open_a_new_database_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/state.db");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| Db::open(&path).unwrap());
+            }
+        });
+        let db = Db::open(&path).unwrap();
+        let tables: i64 = db
+            .with(|db| {
+                db.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))
+            })
+            .unwrap();
+        assert!(tables >= 5, "{tables}");
+    }
+
+    #[test]
+    fn a_change_that_fails_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let db = Db::open(&directory.path().join("state.db")).unwrap();
+        let result: Result<(), Error> = db.change(|connection| {
+            connection
+                .execute("INSERT INTO volumes (name, created) VALUES ('v', '')", [])
+                .map_err(db.failed())?;
+            Err(Error::bad("no"))
+        });
+        assert!(result.is_err());
+        let count: i64 =
+            db.with(|db| db.query_row("SELECT count(*) FROM volumes", [], |row| row.get(0))).unwrap();
+        assert_eq!(count, 0);
+    }
+}

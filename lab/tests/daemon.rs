@@ -1,0 +1,316 @@
+//! The promises of `lab daemon`, tried with the real docker client: what a user of docker types works here.
+
+mod common;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::leftovers::Traces;
+use common::{Lab, Output, Wall, finish, skip};
+
+/// A lab with a daemon; gone, with all its containers, when dropped.
+struct Daemon {
+    lab: Lab,
+    process: Child,
+}
+
+impl Daemon {
+    /// Starts one; says why not where it cannot be tried here.
+    fn start(what: &str) -> Option<Self> {
+        if let Some(why) = Wall::Container.missing() {
+            skip(what, why);
+            return None;
+        }
+        if Command::new("docker").arg("--version").output().is_err() {
+            skip(what, "no docker client: install docker.io");
+            return None;
+        }
+        let lab = Lab::empty();
+        let process = spawn(&lab);
+        Some(Self { lab, process })
+    }
+
+    /// Kills the daemon without a chance to clean up, and starts another.
+    fn crash(&mut self) {
+        self.process.kill().expect("a child of ours");
+        self.process.wait().expect("a child of ours");
+        self.process = spawn(&self.lab);
+    }
+
+    fn docker(&self, arguments: &[&str]) -> Output {
+        self.docker_with(arguments, "")
+    }
+
+    fn docker_with(&self, arguments: &[&str], stdin: &str) -> Output {
+        let mut child = self.client(arguments).spawn().expect("docker starts");
+        let mut input = child.stdin.take().expect("a pipe");
+        let text = stdin.to_owned();
+        thread::spawn(move || input.write_all(text.as_bytes()));
+        finish(child)
+    }
+
+    fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.arg("-H").arg(format!("unix://{}", self.lab.home().join("d.sock").display())).args(arguments);
+        command.env("DOCKER_CONFIG", self.lab.home().join("docker-config"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// The standard output of a command that must succeed, without its last newline.
+    fn says(&self, arguments: &[&str]) -> String {
+        let output = self.docker(arguments);
+        assert_eq!(output.code, 0, "docker {arguments:?}: {output:?}");
+        output.stdout.trim_end().to_owned()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let all = self.docker(&["ps", "-aq"]).stdout;
+        let mut remove = vec!["rm", "-f", "-v"];
+        remove.extend(all.split_whitespace());
+        if remove.len() > 3 {
+            self.docker(&remove);
+        }
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.process.id() as i32),
+            nix::sys::signal::Signal::SIGTERM,
+        );
+        let _ = self.process.wait();
+    }
+}
+
+fn spawn(lab: &Lab) -> Child {
+    let socket = lab.home().join("d.sock");
+    let mut process = lab
+        .command(&["daemon".as_ref(), "--socket".as_ref(), socket.as_os_str()])
+        .stderr(Stdio::piped())
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("lab starts");
+    let mut line = String::new();
+    BufReader::new(process.stderr.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    assert!(line.contains("listening"), "{line}");
+    process
+}
+
+fn eventually(what: &str, mut happens: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !happens() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what} does not happen");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn run_has_the_output_the_input_and_the_exit_code_of_the_program() {
+    let Some(daemon) = Daemon::start("container: docker run") else { return };
+    let output = daemon.docker(&["run", "--rm", "lab", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((output.code, &*output.stdout, &*output.stderr), (7, "out\n", "err\n"));
+    let output = daemon.docker_with(&["run", "--rm", "-i", "lab", "cat"], "twelve bytes");
+    assert_eq!((output.code, &*output.stdout), (0, "twelve bytes"));
+    let output = daemon.docker(&["run", "--rm", "lab", "no-such-command"]);
+    assert_eq!(output.code, 127);
+    assert!(output.stderr.contains("no-such-command"), "{output:?}");
+    assert_eq!(daemon.says(&["run", "--rm", "-t", "lab", "tty"]), "/dev/pts/0");
+    assert_eq!(daemon.says(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn a_container_lives_on_its_own_from_create_to_rm() {
+    let Some(daemon) = Daemon::start("container: a container's life") else { return };
+    let id = daemon.says(&["run", "-d", "--name", "web", "lab", "sh", "-c", "echo begun; sleep 1000"]);
+    assert_eq!(daemon.says(&["ps", "-q", "--no-trunc"]), id);
+    eventually("output", || daemon.says(&["logs", "web"]) == "begun");
+    assert_eq!(daemon.says(&["inspect", "-f", "{{.State.Status}} {{.Name}}", &id[..6]]), "running /web");
+    let output =
+        daemon.docker(&["exec", "-w", "/tmp", "-e", "A=b", "web", "sh", "-c", "pwd; echo $A; exit 3"]);
+    assert_eq!((output.code, &*output.stdout), (3, "/tmp\nb\n"));
+    assert_eq!(daemon.docker_with(&["exec", "-i", "web", "cat"], "piped").stdout, "piped");
+    assert!(daemon.says(&["top", "web"]).contains("sleep 1000"));
+    daemon.says(&["pause", "web"]);
+    assert_eq!(daemon.says(&["inspect", "-f", "{{.State.Paused}}", "web"]), "true");
+    daemon.says(&["unpause", "web"]);
+    daemon.says(&["rename", "web", "db"]);
+    assert_eq!(daemon.docker(&["rm", "db"]).code, 1);
+    daemon.says(&["stop", "-t", "1", "db"]);
+    let status = daemon.says(&["ps", "-a", "--filter", "name=db", "--format", "{{.Status}}"]);
+    assert!(status.starts_with("Exited (143)"), "{status}");
+    daemon.says(&["start", "db"]);
+    daemon.says(&["kill", "db"]);
+    assert_eq!(daemon.says(&["wait", "db"]), "137");
+    daemon.says(&["rm", "db"]);
+    assert!(daemon.docker(&["inspect", "db"]).stderr.contains("No such object"));
+}
+
+#[test]
+fn containers_outlive_a_daemon_that_crashes_and_their_end_is_not_lost() {
+    let Some(mut daemon) = Daemon::start("container: a crashed daemon") else { return };
+    let script = "echo before; while [ ! -e /end ]; do sleep 0.1; done; echo after; exit 5";
+    daemon.says(&["run", "-d", "--name", "survivor", "lab", "sh", "-c", script]);
+    daemon.crash();
+    assert_eq!(daemon.says(&["inspect", "-f", "{{.State.Running}}", "survivor"]), "true");
+    daemon.says(&["exec", "survivor", "touch", "/end"]);
+    assert_eq!(daemon.says(&["wait", "survivor"]), "5");
+    assert_eq!(daemon.says(&["logs", "survivor"]), "before\nafter");
+}
+
+#[test]
+fn a_killed_monitor_is_noticed_and_its_container_can_be_started_again() {
+    let Some(daemon) = Daemon::start("container: a killed monitor") else { return };
+    let id = daemon.says(&["run", "-d", "--name", "orphan", "lab", "sleep", "1000"]);
+    let pid: i32 = daemon.says(&["inspect", "-f", "{{.State.Pid}}", "orphan"]).parse().expect("a number");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let monitor = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent").trim();
+    let monitor = nix::unistd::Pid::from_raw(monitor.parse().expect("a number"));
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).expect("a signal");
+    eventually("the end of the monitor", || {
+        daemon.says(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", &id]) == "exited 255"
+    });
+    daemon.says(&["start", "orphan"]);
+    assert_eq!(daemon.says(&["inspect", "-f", "{{.State.Running}}", "orphan"]), "true");
+}
+
+#[test]
+fn what_a_container_wrote_is_there_at_its_next_start_and_in_its_volumes_after_it() {
+    let Some(daemon) = Daemon::start("container: files that stay") else { return };
+    daemon.says(&[
+        "create",
+        "--name",
+        "twice",
+        "lab",
+        "sh",
+        "-c",
+        "cat /mark 2>/dev/null; echo mark >>/mark",
+    ]);
+    daemon.says(&["start", "-a", "twice"]);
+    assert_eq!(daemon.says(&["start", "-a", "twice"]), "mark");
+    daemon.says(&["run", "--rm", "-v", "data:/d", "lab", "sh", "-c", "echo kept >/d/file"]);
+    let output = daemon.docker(&[
+        "run",
+        "--rm",
+        "-v",
+        "data:/d:ro",
+        "lab",
+        "sh",
+        "-c",
+        "cat /d/file; echo x >/d/file",
+    ]);
+    assert!(output.stdout == "kept\n" && output.stderr.contains("Read-only"), "{output:?}");
+    assert!(daemon.says(&["volume", "ls", "-q"]).lines().any(|name| name == "data"));
+    daemon.says(&["volume", "rm", "data"]);
+}
+
+#[test]
+fn a_restart_policy_starts_a_container_again_until_it_is_stopped() {
+    let Some(daemon) = Daemon::start("container: restart policies") else { return };
+    daemon.says(&[
+        "run",
+        "-d",
+        "--name",
+        "again",
+        "--restart",
+        "on-failure:2",
+        "lab",
+        "sh",
+        "-c",
+        "echo x; exit 1",
+    ]);
+    eventually("the last of three runs", || {
+        daemon.says(&["inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "again"]) == "exited 2"
+    });
+    assert_eq!(daemon.says(&["logs", "again"]), "x\nx\nx");
+    daemon.says(&["run", "-d", "--name", "always", "--restart", "always", "lab", "sleep", "0.05"]);
+    eventually("a restart", || daemon.says(&["inspect", "-f", "{{.RestartCount}}", "always"]) != "0");
+    daemon.says(&["stop", "-t", "0", "always"]);
+    assert_eq!(daemon.says(&["inspect", "-f", "{{.State.Status}}", "always"]), "exited");
+}
+
+#[test]
+fn errors_have_docker_s_codes_and_words() {
+    let Some(daemon) = Daemon::start("container: errors") else { return };
+    daemon.says(&["create", "--name", "one", "lab", "true"]);
+    for (arguments, words) in [
+        (&["create", "--name", "one", "lab", "true"][..], "already in use"),
+        (&["rm", "nothing"], "No such container: nothing"),
+        (&["ps", "--filter", "colour=red"], "invalid filter 'colour'"),
+        (&["run", "--rm", "--pid", "host", "lab", "true"], "--pid"),
+        (&["run", "--rm", "--runtime", "fly", "lab", "true"], "runtime name: fly"),
+        (&["run", "--rm", "-m", "1m", "lab", "true"], "minimum memory limit"),
+        (&["run", "--rm", "--runtime", "vm", "-v", "/tmp:/t", "lab", "true"], "--volume"),
+        (&["exec", "one", "true"], "is not running"),
+        (&["kill", "one"], "is not running"),
+        (&["rmi", "lab"], "is being used by"),
+        (&["volume", "rm", "nothing"], "no such volume"),
+    ] {
+        let output = daemon.docker(arguments);
+        assert!(output.code != 0 && output.stderr.contains(words), "docker {arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn an_image_is_loaded_listed_tagged_and_removed() {
+    let Some(daemon) = Daemon::start("container: images") else { return };
+    if let Some(why) = common::image::missing() {
+        return skip("container: images", why);
+    }
+    let archive = common::image::archive(daemon.lab.home());
+    let archive = archive.to_str().expect("a text");
+    assert_eq!(daemon.says(&["load", "-i", archive]), "Loaded image: box:latest");
+    daemon.says(&["tag", "box", "other:1"]);
+    assert_eq!(daemon.says(&["images", "-q", "box"]), daemon.says(&["images", "-q", "other"]));
+    assert_eq!(daemon.says(&["run", "--rm", "other:1"]), "the image's command");
+    assert!(daemon.says(&["rmi", "other:1"]).contains("Untagged: other:1"));
+    assert!(daemon.says(&["rmi", "box"]).contains("Deleted: sha256:"));
+    let output = daemon.docker(&["run", "--rm", "box"]);
+    assert!(output.code == 125 && output.stderr.contains("Unable to find image"), "{output:?}");
+}
+
+#[test]
+fn many_clients_at_once_lose_nothing_and_leave_nothing() {
+    let Some(daemon) = Daemon::start("container: many clients") else { return };
+    daemon.says(&["run", "--rm", "lab", "true"]);
+    let traces = Traces::of(daemon.lab.home());
+    thread::scope(|scope| {
+        for number in 0..6 {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                for round in 0..4 {
+                    let word = format!("{number}-{round}");
+                    assert_eq!(daemon.says(&["run", "--rm", "lab", "echo", &word]), word);
+                }
+            });
+        }
+    });
+    assert_eq!(daemon.says(&["ps", "-aq"]), "");
+    traces.assert_unchanged();
+}
+
+#[test]
+fn a_virtual_machine_is_run_by_the_same_client() {
+    let what = "vm: docker run";
+    if let Some(why) = Wall::Vm.missing() {
+        return skip(what, why);
+    }
+    let Some(daemon) = Daemon::start(what) else { return };
+    let output = daemon.docker(&[
+        "run",
+        "--runtime",
+        "vm",
+        "--name",
+        "guest",
+        "lab",
+        "sh",
+        "-c",
+        "echo hello; exit 4",
+    ]);
+    assert_eq!((output.code, &*output.stdout), (4, "hello\n"), "{output:?}");
+    assert_eq!(daemon.says(&["logs", "guest"]), "hello");
+    assert_eq!(
+        daemon.says(&["inspect", "-f", "{{.HostConfig.Runtime}} {{.State.ExitCode}}", "guest"]),
+        "vm 4"
+    );
+}
