@@ -5,7 +5,7 @@
 //!
 //! | what | for a user | for root | overridden by |
 //! |---|---|---|---|
-//! | data: images by digest | `$XDG_DATA_HOME/lab`, `~/.local/share/lab` | `/var/lib/lab` | `LAB_HOME` |
+//! | data: images by digest, snapshots | `$XDG_DATA_HOME/lab`, `~/.local/share/lab` | `/var/lib/lab` | `LAB_HOME` |
 //! | cache: kernels | `$XDG_CACHE_HOME/lab`, `~/.cache/lab` | the same | `XDG_CACHE_HOME` |
 //! | run: state of sandboxes | `$XDG_RUNTIME_DIR/lab` | the same, else `/run/lab` | `XDG_RUNTIME_DIR` |
 

@@ -90,12 +90,13 @@
 //! 5. `board`, how devices are wired; [`devices`]: one file each; [`event_loop`], the thread that they work on.
 //! 6. [`vm`]: a running machine, and how it ends. [`stats`]: what it did.
 //! 7. [`snapshot`]: a machine written down, and any number of machines made of that.
-//! 8. [`agent`], [`sandbox`]: from a machine to a bundle's process.
+//! 8. [`agent`], [`sandbox`]: from a machine to a bundle's process; `warm`: from a snapshot to one.
 
 mod board;
 mod error;
 mod machine;
 mod sys;
+mod warm;
 
 pub mod agent;
 pub mod arch;

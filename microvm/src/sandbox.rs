@@ -16,9 +16,7 @@ use lab_clock::Timeline;
 use nix::sys::eventfd::EventFd;
 use oci_spec::runtime::{Process, Spec};
 
-use crate::Error;
-use crate::agent::{AgentError, Exit, ProcessId, RootDevice, Session, Stdio};
-use crate::boot;
+use crate::agent::{AgentError, Exit, ProcessId, RootDevice, Session, Stdio, flatten};
 use crate::devices::serial::Console;
 use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::blk::Block;
@@ -28,6 +26,8 @@ use crate::kvm::Kvm;
 use crate::machine::Machine;
 use crate::qemu::{self, Board, Qemu};
 use crate::vm::{AtEnd, LINES, Vm};
+use crate::warm::Warm;
+use crate::{Error, boot, snapshot};
 
 /// The guest's PID 1 (microvm/guest/init), built by build.rs.
 pub static GUEST_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-init"));
@@ -95,6 +95,9 @@ pub struct CreateOptions {
     pub vcpus: u8,
     /// What runs it.
     pub accel: Accel,
+    /// The folder of snapshots. With it, the sandbox starts from a snapshot of its kind (same kernel, disk, size and set-up,
+    /// whatever the command) if there is one, and leaves one for the next if there is none. For KVM only.
+    pub warm: Option<PathBuf>,
     /// Where to mark the steps.
     pub timeline: Option<Arc<Timeline>>,
 }
@@ -117,6 +120,7 @@ pub struct Sandbox {
     machine: Machine,
     spec: Spec,
     exit: Arc<EventFd>,
+    is_warm: bool,
     _files: StateDir,
 }
 
@@ -141,18 +145,32 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
     let process = spec.process().clone().ok_or_else(|| no_process(&options.bundle))?;
     let files = StateDir::make(&options.root, &options.id)?;
     let timeline = match options.timeline {
-        Some(timeline) => timeline,
+        Some(ref timeline) => timeline.clone(),
         None => Arc::new(Timeline::new().map_err(Error::system("make a timeline (mmap)"))?),
     };
 
-    // The agent's channel: the VMM's end is a port of the virtio-console, the other end is ours.
-    let (host, port) =
-        UnixStream::pair().map_err(Error::system("make the channel to the guest (socketpair)"))?;
-    let hang_up = host.try_clone().map_err(Error::system("duplicate the channel to the guest (dup)"))?;
-    // The agent learns of the machine's end as of a peer that hung up. What is under way can still be read.
-    let at_end: Option<AtEnd> = Some(Box::new(move || drop(hang_up.shutdown(Shutdown::Both))));
+    let root = RootDevice { device: ROOT_DEVICE, fs_type: &options.disk.fs_type };
+    let accel = resolve(options.accel);
+    let warm = match &options.warm {
+        Some(_) if accel == Accel::Tcg => return Err(no_snapshot()),
+        Some(folder) => {
+            let (setup, exec) = (flatten::setup(&spec, &root)?, flatten::exec(&process)?);
+            Some(Warm::of(folder, &options, &diagnostics.command_line, &setup, &exec)?)
+        }
+        None => None,
+    };
+    if let Some(warm) = &warm
+        && let Some(machine) = restore(warm, &options, &diagnostics, &timeline)?
+    {
+        let (machine, channel) = machine;
+        let (session, first) = Session::resume(channel, Some(timeline), &spec, &process, options.stdio)?;
+        let exit = session.exit_fd(first)?;
+        return Ok(Sandbox { session, machine, spec, exit, is_warm: true, _files: files });
+    }
+
+    let (channel, port, at_end) = channel()?;
     let initramfs = initramfs(&options.kernel.modules)?;
-    let machine = match resolve(options.accel) {
+    let machine = match accel {
         Accel::Tcg => Machine::Tcg(Qemu::start(qemu::Config {
             kernel: options.kernel.image,
             initramfs,
@@ -183,16 +201,59 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         })?)),
     };
 
-    let session = Session::new(OwnedFd::from(host), Some(timeline))?;
+    let session = Session::new(channel, Some(timeline))?;
     session.wait_ready(PATIENCE).map_err(|error| explain(error, &machine))?;
-    let root = RootDevice { device: ROOT_DEVICE, fs_type: &options.disk.fs_type };
     session.set_up(&spec, &root).map_err(|error| explain(error, &machine))?;
     let first = session.exec(&process, options.stdio).map_err(|error| explain(error, &machine))?;
     debug_assert_eq!(first, FIRST);
+    if let (Some(warm), Machine::Kvm(vm)) = (&warm, &machine) {
+        session.wait_prepared(first).map_err(|error| explain(error, &machine))?;
+        warm.take(vm)?;
+    }
     let exit = session.exit_fd(first)?;
-    Ok(Sandbox { session, machine, spec, exit, _files: files })
+    Ok(Sandbox { session, machine, spec, exit, is_warm: false, _files: files })
 }
 // ANCHOR_END: create
+
+/// The agent's channel: our end, the port of the virtio-console, and what is to be done at the machine's end: the agent then
+/// learns of it as of a peer that hung up. What is under way can still be read.
+fn channel() -> Result<(OwnedFd, UnixStream, Option<AtEnd>), Error> {
+    let (host, port) =
+        UnixStream::pair().map_err(Error::system("make the channel to the guest (socketpair)"))?;
+    let hang_up = host.try_clone().map_err(Error::system("duplicate the channel to the guest (dup)"))?;
+    Ok((host.into(), port, Some(Box::new(move || drop(hang_up.shutdown(Shutdown::Both))))))
+}
+
+/// A machine of the snapshot, and the channel to its PID 1. `None` where there is no snapshot, or none that this machine can
+/// use: it is taken anew then.
+fn restore(
+    warm: &Warm,
+    options: &CreateOptions,
+    diagnostics: &Diagnostics,
+    timeline: &Arc<Timeline>,
+) -> Result<Option<(Machine, OwnedFd)>, Error> {
+    if !warm.path.exists() {
+        return Ok(None);
+    }
+    let (channel, port, at_end) = channel()?;
+    let restored = snapshot::restore(snapshot::Restore {
+        path: warm.path.clone(),
+        identity: warm.identity.clone(),
+        devices: devices(&options.disk, port)?,
+        console: diagnostics.console.clone(),
+        profile: diagnostics.profile,
+        at_end,
+        timeline: timeline.clone(),
+    });
+    warm.touch();
+    Ok(restored.ok().map(|vm| (Machine::Kvm(Box::new(vm)), channel)))
+}
+
+fn no_snapshot() -> Error {
+    let reason =
+        "QEMU's translator runs this guest, and only KVM's can be written down; leave out --warm".into();
+    Error::Device { device: "machine", reason }
+}
 
 impl Sandbox {
     /// Starts the workload: returns when its `execve(2)` has succeeded.
@@ -279,6 +340,11 @@ impl Sandbox {
     /// What runs the guest: [`Accel::Kvm`] or [`Accel::Tcg`]. Every measurement must carry it.
     pub fn accel(&self) -> Accel {
         self.machine.accel()
+    }
+
+    /// Whether it started from a snapshot. Every measurement must carry it.
+    pub fn is_warm(&self) -> bool {
+        self.is_warm
     }
 
     /// The machine, to look at, if it is ours.

@@ -232,6 +232,21 @@ impl Vm {
         result
     }
 
+    /// Waits until no vCPU has anything to do, but no longer than `most`. Whether that came to be.
+    pub(crate) fn wait_idle(&self, most: Duration) -> Result<bool, Error> {
+        const PAUSE: Duration = Duration::from_millis(5);
+        let deadline = Instant::now() + most;
+        loop {
+            if self.held(|held| held.vcpus(&[]))?.iter().all(VcpuState::is_halted) {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
     /// The eight bytes at a guest-physical address.
     ///
     /// # Errors

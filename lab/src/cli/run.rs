@@ -89,6 +89,10 @@ pub struct Args {
     /// Boot this guest kernel, one that `lab kernel list` shows
     #[arg(long, value_name = "NAME", help_heading = "Virtual machine")]
     kernel: Option<String>,
+    /// Start the machine from a snapshot of its kind (image, kernel, size and options, whatever the command) where there is
+    /// one, and leave one for the next run where there is none
+    #[arg(long, help_heading = "Virtual machine")]
+    warm: bool,
     /// Run the machine's processor by KVM, or by QEMU's emulation
     #[arg(long, default_value = "auto", value_parser = accelerator_parser(), help_heading = "Virtual machine")]
     accel: Accelerator,
@@ -186,6 +190,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
         read_only: args.read_only,
         kernel: args.kernel,
         accelerator: args.accel,
+        warm: args.warm,
         quiet: args.quiet,
         ..Request::default()
     })

@@ -76,6 +76,11 @@ impl Roots {
         self.sandboxes().join(id)
     }
 
+    /// Where snapshots of virtual machines are, from which `--warm` starts others.
+    pub fn snapshots(&self) -> PathBuf {
+        self.data.join("snapshots")
+    }
+
     fn sandboxes(&self) -> PathBuf {
         self.run.join("sandboxes")
     }

@@ -73,6 +73,8 @@ pub struct Request {
     pub kernel: Option<String>,
     /// By what a virtual machine's processor is run.
     pub accelerator: Accelerator,
+    /// Whether a virtual machine starts from a snapshot of its kind, and leaves one for the next.
+    pub warm: bool,
     /// Whether nothing is said about progress.
     pub quiet: bool,
     /// What differs from the default isolation.

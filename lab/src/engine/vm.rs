@@ -97,6 +97,7 @@ impl Vm {
                 Accelerator::Kvm => microvm::Accel::Kvm,
                 Accelerator::Tcg => microvm::Accel::Tcg,
             },
+            warm: request.warm.then(|| creation.roots.snapshots()),
             timeline: creation.timeline,
         };
         boot(options, creation.signals)

@@ -6,7 +6,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use guest_wire::{MAX_PAYLOAD, Tag, Writer};
+use guest_wire::{Fields, MAX_PAYLOAD, Tag, Writer};
 use nix::libc;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Mount, PosixRlimitType, Process, Spec};
 
@@ -60,10 +60,44 @@ pub fn setup(spec: &Spec, root: &RootDevice<'_>) -> Result<Vec<u8>, AgentError> 
             payload.texts(Tag::Sysctl, "linux.sysctl", &[], &[path.as_bytes(), value.as_bytes()])?;
         }
     }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let (seconds, nanoseconds) = (now.as_secs(), u64::from(now.subsec_nanos()));
-    payload.0.field(Tag::Time, &[&seconds.to_le_bytes(), &nanoseconds.to_le_bytes()]);
+    payload.time();
     payload.finish()
+}
+
+/// The payload of `Renew`: what each machine of a snapshot is to have of its own.
+///
+/// # Errors
+/// [`AgentError::Config`] where the host name cannot be sent.
+pub fn renew(spec: &Spec, seed: &[u8]) -> Result<Vec<u8>, AgentError> {
+    let mut payload = Payload(Writer::new(Vec::new()));
+    payload.0.field(Tag::Seed, &[seed]);
+    if let Some(name) = spec.hostname() {
+        payload.text(Tag::HostName, "hostname", name)?;
+    }
+    payload.time();
+    payload.finish()
+}
+
+/// What of a `Setup` or `Exec` is the same for all runs that one snapshot serves: all but names, times, arguments and
+/// environment, which come later anew, and the terminal's size, which `Resize` tells.
+pub fn lasting(payload: &[u8]) -> Vec<u8> {
+    let mut lasting = Writer::new(Vec::new());
+    for field in Fields::new(payload) {
+        match field.tag {
+            Tag::HostName | Tag::Time | Tag::Arg | Tag::Env => {}
+            Tag::Terminal => lasting.field(Tag::Terminal, &[]),
+            tag => lasting.field(tag, &[field.bytes]),
+        }
+    }
+    lasting.finish()
+}
+
+/// The size that an `Exec` gives its terminal, where it has one and knows the size.
+pub(super) fn terminal_size(exec: &[u8]) -> Option<(u16, u16)> {
+    let field = Fields::new(exec).find(|field| field.tag == Tag::Terminal)?;
+    let &[r0, r1, c0, c1] = field.bytes else { return None };
+    let size = (u16::from_le_bytes([r0, r1]), u16::from_le_bytes([c0, c1]));
+    (size != (0, 0)).then_some(size)
 }
 
 /// The payload of `Exec`.
@@ -114,6 +148,13 @@ pub fn exec(process: &Process) -> Result<Vec<u8>, AgentError> {
 }
 
 impl Payload {
+    /// The host's time, now.
+    fn time(&mut self) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let (seconds, nanoseconds) = (now.as_secs(), u64::from(now.subsec_nanos()));
+        self.0.field(Tag::Time, &[&seconds.to_le_bytes(), &nanoseconds.to_le_bytes()]);
+    }
+
     fn text(&mut self, tag: Tag, what: &str, text: impl AsRef<std::ffi::OsStr>) -> Result<(), AgentError> {
         self.texts(tag, what, &[], &[text.as_ref().as_bytes()])
     }

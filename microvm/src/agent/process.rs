@@ -25,6 +25,8 @@ pub(super) struct Process {
     /// Its first argument, for messages.
     pub(super) command: String,
     pub(super) phase: Phase,
+    /// What `Start` is to say: nothing, where `Exec` said it.
+    pub(super) start: Vec<u8>,
     input: Option<File>,
     /// Bytes of input that the guest will still take.
     window: u32,
@@ -63,6 +65,7 @@ impl Process {
             id,
             command,
             phase: Phase::Prepared,
+            start: Vec::new(),
             input: streams.input,
             window: WINDOW,
             outputs: [Output::new(Stream::Output, streams.output), Output::new(Stream::Error, streams.error)],

@@ -25,11 +25,36 @@ const MOST_WAITING: usize = 256 * 1024;
 /// What callers ask for.
 #[derive(Debug)]
 pub(super) enum Command {
-    SetUp { payload: Vec<u8> },
-    Exec { id: ProcessId, command: String, payload: Vec<u8>, streams: Streams },
+    SetUp {
+        payload: Vec<u8>,
+    },
+    Exec {
+        id: ProcessId,
+        command: String,
+        payload: Vec<u8>,
+        streams: Streams,
+    },
+    /// A restored guest's process, which waits for its start; `exec` says what it is to be then.
+    Adopt {
+        id: ProcessId,
+        command: String,
+        exec: Vec<u8>,
+        streams: Streams,
+    },
+    Renew {
+        payload: Vec<u8>,
+    },
+    Await(ProcessId),
     Start(ProcessId),
-    Signal { id: ProcessId, signal: i32 },
-    Resize { id: ProcessId, rows: u16, columns: u16 },
+    Signal {
+        id: ProcessId,
+        signal: i32,
+    },
+    Resize {
+        id: ProcessId,
+        rows: u16,
+        columns: u16,
+    },
     PowerOff,
     Quit,
 }
@@ -44,7 +69,7 @@ pub(super) struct Pump {
     processes: BTreeMap<ProcessId, Process>,
     /// All processes have lower numbers.
     next_id: ProcessId,
-    /// The guest said `Ready`; until then nothing is sent.
+    /// The guest said `Ready`, or did before its snapshot; until then nothing is sent.
     ready: bool,
 }
 
@@ -64,18 +89,10 @@ impl Pump {
         wake: Arc<EventFd>,
         shared: Arc<Shared>,
         timeline: Option<Arc<Timeline>>,
+        ready: bool,
     ) -> Result<Self, AgentError> {
         let channel = Channel::new(stream)?;
-        Ok(Self {
-            channel,
-            mailbox,
-            wake,
-            shared,
-            timeline,
-            processes: BTreeMap::new(),
-            next_id: 0,
-            ready: false,
-        })
+        Ok(Self { channel, mailbox, wake, shared, timeline, processes: BTreeMap::new(), next_id: 0, ready })
     }
 
     pub(super) fn run(mut self) {
@@ -208,12 +225,21 @@ impl Pump {
                     self.processes.insert(id, Process::new(id, command, streams));
                     self.next_id = self.next_id.max(id + 1);
                 }
+                Command::Adopt { id, command, exec, streams } => {
+                    let mut process = Process::new(id, command, streams);
+                    process.start = exec;
+                    self.processes.insert(id, process);
+                    self.next_id = self.next_id.max(id + 1);
+                }
+                Command::Renew { payload } => self.say(Kind::Renew, Header::SANDBOX, &payload),
+                Command::Await(id) => self.say(Kind::Await, id, &[]),
                 Command::Start(id) => {
                     if let Some(process) = self.processes.get_mut(&id)
                         && process.phase == Phase::Prepared
                     {
                         process.phase = Phase::Starting;
-                        self.say(Kind::Start, id, &[]);
+                        let payload = mem::take(&mut process.start);
+                        self.say(Kind::Start, id, &payload);
                     }
                 }
                 Command::Signal { id, signal } => self.say(Kind::Signal, id, &signal.to_le_bytes()),
@@ -267,6 +293,7 @@ impl Pump {
             return Err(AgentError::protocol(format!("it spoke of process {id}, which there never was")));
         };
         match (kind, &process.phase) {
+            (Kind::Prepared, Phase::Prepared | Phase::Starting) => self.shared.prepared(*id),
             (Kind::Started, Phase::Starting) => {
                 process.phase = Phase::Running;
                 self.shared.started(*id);

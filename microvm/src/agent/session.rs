@@ -14,7 +14,11 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use oci_spec::runtime::{Process, Spec};
 
 use super::pump::{Command, Pump};
+use super::stdio::Streams;
 use super::{AgentError, RootDevice, Stdio, flatten};
+
+/// Random bytes for a restored guest: twice what its kernel's generator needs (a ChaCha key).
+const SEED: usize = 64;
 
 /// A process in the guest, numbered by us; 0 is the sandbox's own.
 pub type ProcessId = u16;
@@ -54,6 +58,8 @@ struct Status {
 
 #[derive(Debug)]
 struct ProcessStatus {
+    /// The guest said so; it is asked by [`Session::wait_prepared`] only.
+    prepared: bool,
     started: bool,
     ended: Option<Result<Exit, AgentError>>,
     /// Readable from the end of the process on; never read, so that every waiter sees it.
@@ -66,10 +72,41 @@ impl Session {
     /// # Errors
     /// Where the process has no descriptors or threads left.
     pub fn new(stream: OwnedFd, timeline: Option<Arc<Timeline>>) -> Result<Self, AgentError> {
+        Self::begin(stream, timeline, false)
+    }
+
+    /// Goes on with a guest that was restored from a snapshot, in which its first process waits for its start. It gets these
+    /// streams and, at its start, the arguments and environment of this process; all else it has.
+    ///
+    /// # Errors
+    /// As [`Session::new`]; or what cannot be sent.
+    pub fn resume(
+        stream: OwnedFd,
+        timeline: Option<Arc<Timeline>>,
+        spec: &Spec,
+        process: &Process,
+        stdio: Stdio,
+    ) -> Result<(Self, ProcessId), AgentError> {
+        let session = Self::begin(stream, timeline, true)?;
+        let exec = flatten::exec(process)?;
+        let mut seed = [0; SEED];
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+            .map_err(AgentError::system("get random numbers (getrandom)"))?;
+        session.command(Command::Renew { payload: flatten::renew(spec, &seed)? })?;
+        let size = flatten::terminal_size(&exec);
+        let (id, command, streams) = session.add(process, stdio)?;
+        session.command(Command::Adopt { id, command, exec, streams })?;
+        if let Some((rows, columns)) = size {
+            session.resize(id, rows, columns)?;
+        }
+        Ok((session, id))
+    }
+
+    fn begin(stream: OwnedFd, timeline: Option<Arc<Timeline>>, ready: bool) -> Result<Self, AgentError> {
         let wake = Arc::new(event()?);
         let shared = Arc::new(Shared::default());
         let (commands, mailbox) = mpsc::channel();
-        let pump = Pump::new(stream, mailbox, wake.clone(), shared.clone(), timeline)?;
+        let pump = Pump::new(stream, mailbox, wake.clone(), shared.clone(), timeline, ready)?;
         let thread = thread::Builder::new()
             .name("agent".into())
             .spawn(move || pump.run())
@@ -114,6 +151,13 @@ impl Session {
     /// What in the configuration cannot be sent; or why the session ended.
     pub fn exec(&self, process: &Process, stdio: Stdio) -> Result<ProcessId, AgentError> {
         let payload = flatten::exec(process)?;
+        let (id, command, streams) = self.add(process, stdio)?;
+        self.command(Command::Exec { id, command, payload, streams })?;
+        Ok(id)
+    }
+
+    /// A number for a process, under which it is known from now on, its name for messages, and its open streams.
+    fn add(&self, process: &Process, stdio: Stdio) -> Result<(ProcessId, String, Streams), AgentError> {
         let streams = stdio.open(process.terminal() == Some(true))?;
         let command = process.args().as_ref().and_then(|args| args.first()).cloned().unwrap_or_default();
         let event = Arc::new(event()?);
@@ -121,10 +165,21 @@ impl Session {
         let id = self.next_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| {
             AgentError::config("65535 processes were started in this sandbox; start a new one")
         })?;
-        let status = ProcessStatus { started: false, ended: None, event };
+        let status = ProcessStatus { prepared: false, started: false, ended: None, event };
         self.shared.lock().processes.insert(id, status);
-        self.command(Command::Exec { id, command, payload, streams })?;
-        Ok(id)
+        Ok((id, command, streams))
+    }
+
+    /// Waits until a process is set up and waits for [`Session::start`].
+    ///
+    /// # Errors
+    /// What the guest could not set up; or why the session ended.
+    pub fn wait_prepared(&self, id: ProcessId) -> Result<(), AgentError> {
+        self.command(Command::Await(id))?;
+        self.wait_for(id, |process| match &process.ended {
+            Some(Err(reason)) => Some(Err(reason.clone())),
+            _ => process.prepared.then_some(Ok(())),
+        })
     }
 
     /// Starts a prepared process and waits until it runs.
@@ -236,6 +291,13 @@ impl Shared {
 
     pub(super) fn ready(&self) {
         self.lock().ready = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn prepared(&self, id: ProcessId) {
+        if let Some(process) = self.lock().processes.get_mut(&id) {
+            process.prepared = true;
+        }
         self.changed.notify_all();
     }
 

@@ -10,7 +10,7 @@ use guest_wire::{Field, Fields, Header, Kind, MAX_DATA, Stream, Tag, VERSION, WI
 use lab_clock::{Mark, Timeline};
 use oci_spec::runtime::{Process, Spec};
 
-use super::{AgentError, Exit, RootDevice, Session, Stdio};
+use super::{AgentError, Exit, RootDevice, Session, Stdio, flatten};
 
 const ROOT: RootDevice<'_> = RootDevice { device: "/dev/vda", fs_type: "erofs" };
 
@@ -366,7 +366,7 @@ fn setup_says_what_a_guest_needs_of_a_configuration() {
         }"#,
     )
     .unwrap();
-    let fields = fields(&super::flatten::setup(&spec, &ROOT).unwrap());
+    let fields = fields(&flatten::setup(&spec, &ROOT).unwrap());
     let of =
         |tag: Tag| fields.iter().filter(|field| field.0 == tag).map(|field| &field.1[..]).collect::<Vec<_>>();
     assert_eq!(of(Tag::RootDevice), [b"/dev/vda\0"]);
@@ -396,7 +396,7 @@ fn exec_says_how_the_process_runs() {
         }"#,
     )
     .unwrap();
-    let fields = fields(&super::flatten::exec(&process).unwrap());
+    let fields = fields(&flatten::exec(&process).unwrap());
     let of =
         |tag: Tag| fields.iter().filter(|field| field.0 == tag).map(|field| &field.1[..]).collect::<Vec<_>>();
     assert_eq!(of(Tag::Arg), [&b"sh\0"[..], b"-c\0", b"id\0"]);
@@ -418,7 +418,7 @@ fn exec_says_how_the_process_runs() {
 fn what_a_guest_cannot_have_is_refused_by_name() {
     let refused = |json: &str| {
         let spec: Spec = serde_json::from_str(json).unwrap();
-        super::flatten::setup(&spec, &ROOT).unwrap_err().to_string()
+        flatten::setup(&spec, &ROOT).unwrap_err().to_string()
     };
     let bind = r#"{"ociVersion": "1.0.2", "mounts": [
         {"destination": "/data", "type": "bind", "source": "/srv", "options": ["rbind"]}]}"#;
@@ -426,9 +426,9 @@ fn what_a_guest_cannot_have_is_refused_by_name() {
     let sysctl = r#"{"ociVersion": "1.0.2", "linux": {"sysctl": {"../../etc/passwd": "x"}}}"#;
     assert!(refused(sysctl).contains("../../etc/passwd"));
     let huge = process(&["x", &"y".repeat(1 << 20)]);
-    assert!(super::flatten::exec(&huge).unwrap_err().to_string().contains("1048576"));
-    assert!(super::flatten::exec(&process(&[])).is_err());
-    assert!(super::flatten::exec(&process(&["a\0b"])).is_err());
+    assert!(flatten::exec(&huge).unwrap_err().to_string().contains("1048576"));
+    assert!(flatten::exec(&process(&[])).is_err());
+    assert!(flatten::exec(&process(&["a\0b"])).is_err());
 }
 
 #[test]
@@ -469,4 +469,68 @@ fn receive_fd(socket: &UnixStream) -> OwnedFd {
     };
     // SAFETY: the kernel has just installed this descriptor in this process, and nobody else knows it (unix(7)).
     unsafe { OwnedFd::from_raw_fd(fds[0]) }
+}
+
+#[test]
+fn a_process_is_prepared_when_the_guest_says_so() {
+    let (session, mut guest) = session();
+    guest.ready();
+    let (stdio, _ends) = streams();
+    let id = session.exec(&process(&["hello"]), stdio).unwrap();
+    let answer = std::thread::spawn(move || {
+        guest.expect(Kind::Exec);
+        guest.expect(Kind::Await);
+        guest.say(Kind::Prepared, Stream::Input, 0, &[]);
+        guest
+    });
+    session.wait_prepared(id).unwrap();
+    answer.join().unwrap();
+}
+
+#[test]
+fn a_restored_guest_is_renewed_before_its_process_is_told_its_arguments() {
+    let (host, guest) = UnixStream::pair().unwrap();
+    guest.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut guest = Guest(guest);
+    let mut spec = Spec::default();
+    spec.set_hostname(Some("clone".into()));
+    let (stdio, _ends) = streams();
+    let mut other = process(&["other", "words"]);
+    other.set_env(Some(vec!["A=1".into()]));
+    let (session, id) = Session::resume(OwnedFd::from(host), None, &spec, &other, stdio).unwrap();
+    let started = std::thread::spawn(move || session.start(id).map(|()| session));
+
+    let (_, renew) = guest.expect(Kind::Renew);
+    let fields: Vec<_> = Fields::new(&renew).collect();
+    assert_eq!(fields[0].tag, Tag::Seed);
+    assert!(fields[0].bytes.len() == 64 && fields[0].bytes != [0; 64]);
+    assert_eq!(fields[1].text(), Some(c"clone"));
+    assert_eq!(fields[2].tag, Tag::Time);
+
+    let (_, start) = guest.expect(Kind::Start);
+    let texts: Vec<_> = Fields::new(&start)
+        .filter(|field| matches!(field.tag, Tag::Arg | Tag::Env))
+        .filter_map(|field| field.text())
+        .collect();
+    assert_eq!(texts, [c"other", c"words", c"A=1"]);
+    guest.say(Kind::Started, Stream::Input, 0, &1u32.to_le_bytes());
+    let session = started.join().unwrap().unwrap();
+    guest.exit(0, 3);
+    assert_eq!(session.wait(id), Ok(Exit::Code(3)));
+}
+
+#[test]
+fn what_lasts_is_all_but_what_each_run_says_anew() {
+    let mut spec = Spec::default();
+    let mut one = process(&["one"]);
+    let (setup, exec) = (flatten::setup(&spec, &ROOT).unwrap(), flatten::exec(&one).unwrap());
+    spec.set_hostname(Some("other".into()));
+    one.set_args(Some(vec!["two".into(), "three".into()]));
+    one.set_env(Some(vec!["X=y".into()]));
+    assert_eq!(flatten::lasting(&setup), flatten::lasting(&flatten::setup(&spec, &ROOT).unwrap()));
+    assert_eq!(flatten::lasting(&exec), flatten::lasting(&flatten::exec(&one).unwrap()));
+    one.set_cwd("/elsewhere".into());
+    assert_ne!(flatten::lasting(&exec), flatten::lasting(&flatten::exec(&one).unwrap()));
+    let squash = RootDevice { fs_type: "squashfs", ..ROOT };
+    assert_ne!(flatten::lasting(&setup), flatten::lasting(&flatten::setup(&spec, &squash).unwrap()));
 }

@@ -43,6 +43,9 @@ pub(super) struct Args {
     /// The folder of run-time files
     #[arg(long, value_name = "FOLDER", default_value = "/run/lab-vm")]
     root: PathBuf,
+    /// Start from a snapshot in this folder, or leave one there for the next run of the same kind
+    #[arg(long, value_name = "FOLDER")]
+    warm: Option<PathBuf>,
     /// The guest kernel's console on standard error
     #[arg(long)]
     console: bool,
@@ -72,6 +75,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         memory_mib: args.memory,
         vcpus: args.cpus,
         accel: args.accel,
+        warm: args.warm,
         timeline: Some(timeline.clone()),
     };
     let diagnostics = Diagnostics {

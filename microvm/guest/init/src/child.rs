@@ -37,29 +37,50 @@ pub enum World<'a> {
 /// Becomes the workload, or reports why not.
 pub fn run(exec: &Exec, world: World, ends: &Ends, timer: &Timer) -> ! {
     let report = *ends.report;
-    let failure = match prepare(exec, world, ends, timer) {
+    match prepare(exec, world, ends, timer) {
         Ok(terminal) => {
             let prepared =
                 Report::Prepared { pid: process::pid(), terminal: terminal.as_ref().map(|fd| **fd) };
-            if report.write_all(&prepared.encode()).is_err() || !is_started(*ends.gate) {
+            if report.write_all(&prepared.encode()).is_err() {
                 process::exit(0);
             }
-            execute(exec)
+            let Some(start) = wait_for_start(*ends.gate) else { process::exit(0) };
+            // What `Start` says of arguments and environment counts; all else is done already.
+            let said = if start.is_empty() { Ok(*exec) } else { Exec::read(&start) };
+            match said {
+                Ok(exec) => fail(report, &execute(&exec)),
+                Err(failure) => fail(report, &failure),
+            }
         }
-        Err(failure) => failure,
-    };
-    let _ = report.write_all(&Report::failed(&failure).encode());
+        Err(failure) => fail(report, &failure),
+    }
+}
+
+fn fail(report: Fd, failure: &Failure) -> ! {
+    let _ = report.write_all(&Report::failed(failure).encode());
     process::exit(127)
 }
 
-/// Waits for PID 1's word: one byte. Its end of the pipe closed instead means that the process is not wanted any more.
-fn is_started(gate: Fd) -> bool {
-    loop {
-        match gate.read(&mut [0]) {
+/// Waits for PID 1's word: the payload of `Start`, its length before it. PID 1's end of the pipe closed instead means that the
+/// process is not wanted any more.
+fn wait_for_start(gate: Fd) -> Option<Array<u8>> {
+    let mut len = [0; 4];
+    read_all(gate, &mut len)?;
+    let mut start = Array::new(u32::from_le_bytes(len) as usize).ok()?;
+    read_all(gate, &mut start)?;
+    Some(start)
+}
+
+fn read_all(from: Fd, mut buffer: &mut [u8]) -> Option<()> {
+    while !buffer.is_empty() {
+        match from.read(buffer) {
+            Ok(0) => return None,
+            Ok(count) => buffer = buffer.get_mut(count..)?,
             Err(Errno::INTR) => {}
-            result => return result == Ok(1),
+            Err(_) => return None,
         }
     }
+    Some(())
 }
 
 /// All steps but the last. Gives back the master of the terminal, if there is one: PID 1 fetches it.

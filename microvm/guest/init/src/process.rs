@@ -1,6 +1,7 @@
 //! A process of the sandbox, as PID 1 sees it: its pipes, what is under way in them, how far it is.
 
 use freestanding::sys::file::pipe;
+use freestanding::sys::memory::Array;
 use freestanding::sys::poll::{Poll, is_readable};
 use freestanding::sys::process::{self, Ended, Fork, Pid, namespaces};
 use freestanding::sys::signal::Signal;
@@ -141,7 +142,9 @@ pub struct Process {
     report: Option<OwnedFd>,
     gate: Option<OwnedFd>,
     pid_inside: Option<Pid>,
-    is_start_wanted: bool,
+    /// `Start` came, with this payload.
+    start: Option<Array<u8>>,
+    is_awaited: bool,
     is_started: bool,
     has_failed: bool,
     has_terminal: bool,
@@ -189,7 +192,8 @@ impl Process {
                 report: Some(report),
                 gate: Some(gate),
                 pid_inside: None,
-                is_start_wanted: false,
+                start: None,
+                is_awaited: false,
                 is_started: false,
                 has_failed: false,
                 has_terminal: exec.terminal.is_some(),
@@ -205,16 +209,40 @@ impl Process {
         }
     }
 
-    /// The host wants it started.
-    pub fn start(&mut self) {
-        self.is_start_wanted = true;
+    /// The host wants it started, with other arguments than it was prepared with if the payload has some.
+    ///
+    /// # Errors
+    /// No memory to keep the payload.
+    pub fn start(&mut self, payload: &[u8]) -> Result<(), Over> {
+        let mut kept = Array::new(payload.len()).map_err(|_| Over::Broken)?;
+        kept.copy_from_slice(payload);
+        self.start = Some(kept);
         self.open_gate();
+        Ok(())
     }
 
-    /// Lets the child go on, once it has said that it is prepared: before that its terminal is not here yet.
+    /// The host wants to hear when it is prepared.
+    pub fn report_prepared(&mut self, sender: &mut Sender) {
+        self.is_awaited = true;
+        self.say_prepared(sender);
+    }
+
+    fn say_prepared(&mut self, sender: &mut Sender) {
+        if self.is_awaited && self.pid_inside.is_some() {
+            self.is_awaited = false;
+            sender.message(Kind::Prepared, Stream::Input, self.id, &[]);
+        }
+    }
+
+    /// Lets the child go on, once it has said that it is prepared: before that its terminal is not here yet. Through the gate
+    /// goes the length of what `Start` said, then that.
     fn open_gate(&mut self) {
-        if self.is_start_wanted && self.pid_inside.is_some() && !self.is_started {
-            self.is_started = self.gate.take().is_some_and(|gate| gate.write_all(&[1]).is_ok());
+        if self.pid_inside.is_some()
+            && let Some(start) = self.start.take()
+            && let Some(gate) = self.gate.take()
+        {
+            let len = (start.len() as u32).to_le_bytes();
+            self.is_started = gate.write_all(&len).and_then(|()| gate.write_all(&start)).is_ok();
         }
     }
 
@@ -352,6 +380,7 @@ impl Process {
                         self.outputs[1].from = None;
                     }
                     self.pid_inside = Some(pid);
+                    self.say_prepared(sender);
                     self.open_gate();
                     self.pump_input(sender);
                     false

@@ -14,7 +14,7 @@ use crate::channel::{Over, Receiver, Sender};
 use crate::child::World;
 use crate::failure::Failure;
 use crate::process::{POLLS, Process};
-use crate::spec::{Exec, Setup};
+use crate::spec::{Exec, Renew, Setup};
 use crate::world;
 
 /// Processes at a time: the first, and those that `exec` adds.
@@ -151,6 +151,13 @@ impl Guest {
                 }
                 return Ok(());
             }
+            Kind::Renew => {
+                let renewed = Renew::read(payload).and_then(|renew| world::renew(&renew, self.has_machine));
+                if let Err(failure) = renewed {
+                    self.sender.failed(Header::SANDBOX, &failure);
+                }
+                return Ok(());
+            }
             Kind::PowerOff => return Err(Over::Closed),
             _ => {}
         }
@@ -159,7 +166,8 @@ impl Guest {
         let process = self.processes.iter_mut().flatten().find(|process| process.id == id);
         let number = || Some(u32::from_le_bytes(payload.try_into().ok()?));
         match (kind, stream, process) {
-            (Kind::Start, _, Some(process)) => process.start(),
+            (Kind::Start, _, Some(process)) => process.start(payload)?,
+            (Kind::Await, _, Some(process)) => process.report_prepared(sender),
             (Kind::Signal, _, process) => {
                 let signal = number().and_then(Signal::new).ok_or(Over::Broken)?;
                 if let Some(process) = process {
@@ -182,7 +190,7 @@ impl Guest {
                     process.credit(stream, bytes);
                 }
             }
-            (Kind::Start | Kind::Data | Kind::Closed, _, None) => {}
+            (Kind::Start | Kind::Await | Kind::Data | Kind::Closed, _, None) => {}
             // A guest's own kinds, or a stream's wrong direction.
             _ => return Err(Over::Broken),
         }

@@ -9,6 +9,7 @@ use guest_wire::{Field, Fields, Tag};
 use crate::failure::Failure;
 
 const BAD_SETUP: Failure<'static> = Failure::new(Errno::PROTO, "read Setup", b"");
+const BAD_RENEW: Failure<'static> = Failure::new(Errno::PROTO, "read Renew", b"");
 const BAD_EXEC: Failure<'static> = Failure::new(Errno::PROTO, "read Exec", b"");
 
 /// What `Setup` says, read in place.
@@ -138,6 +139,40 @@ impl<'a> Setup<'a> {
 
 fn texts(fields: Fields<'_>, tag: Tag) -> impl Iterator<Item = &CStr> + use<'_> {
     fields.filter(move |field| field.tag == tag).filter_map(|field| field.text())
+}
+
+/// What `Renew` says, read in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Renew<'a> {
+    /// Random bytes.
+    pub seed: Option<&'a [u8]>,
+    /// Host name.
+    pub host_name: Option<&'a CStr>,
+    /// The host's CLOCK_REALTIME: seconds, nanoseconds.
+    pub time: Option<(u64, u64)>,
+}
+
+impl<'a> Renew<'a> {
+    /// Reads the payload.
+    ///
+    /// # Errors
+    /// A field is malformed, or of another message.
+    pub fn read(payload: &'a [u8]) -> Result<Self, Failure<'static>> {
+        let mut renew = Self::default();
+        let mut rest = Fields::new(payload);
+        for field in rest.by_ref() {
+            match field.tag {
+                Tag::Seed => renew.seed = Some(field.bytes),
+                Tag::HostName => renew.host_name = Some(field.text().ok_or(BAD_RENEW)?),
+                Tag::Time => {
+                    renew.time = field.u64_at(0).zip(field.u64_at(8));
+                    renew.time.ok_or(BAD_RENEW)?;
+                }
+                _ => return Err(BAD_RENEW),
+            }
+        }
+        if rest.is_done() { Ok(renew) } else { Err(BAD_RENEW) }
+    }
 }
 
 /// Capability sets: one bit a capability, capabilities(7).

@@ -11,7 +11,7 @@ use freestanding::{Errno, Fd, Text};
 
 use crate::failure::{During, Failure};
 use crate::path;
-use crate::spec::{Mount, Setup};
+use crate::spec::{Mount, Renew, Setup};
 
 /// Where the image's root file system is mounted, read-only.
 const IMAGE: &CStr = c"/image";
@@ -44,13 +44,35 @@ pub fn prepare<'a>(setup: &Setup<'a>) -> Result<(), Failure<'a>> {
         folder(c"/scratch/work")?;
         mount::mount(c"overlay", ROOT, c"overlay", 0, OVERLAY).during("mount overlay on", ROOT.to_bytes())?;
     }
-    if let Some(name) = setup.host_name {
+    names_and_clock(setup.host_name, setup.domain_name, setup.time)
+}
+
+/// Makes this machine different from all others of its snapshot. In PID 1, before anything else goes on.
+///
+/// # Errors
+/// The step that failed.
+pub fn renew<'a>(renew: &Renew<'a>, has_machine: bool) -> Result<(), Failure<'a>> {
+    // Without a machine of its own this is the host's kernel, whose random numbers need nothing from us.
+    if has_machine && let Some(seed) = renew.seed {
+        file::open(c"/dev/urandom", file::flags::WRITE, 0)
+            .and_then(|random| machine::reseed(*random, seed))
+            .during("reseed", b"/dev/urandom")?;
+    }
+    names_and_clock(renew.host_name, None, renew.time)
+}
+
+fn names_and_clock<'a>(
+    host: Option<&'a CStr>,
+    domain: Option<&'a CStr>,
+    clock: Option<(u64, u64)>,
+) -> Result<(), Failure<'a>> {
+    if let Some(name) = host {
         machine::set_host_name(name.to_bytes()).during("sethostname", name.to_bytes())?;
     }
-    if let Some(name) = setup.domain_name {
+    if let Some(name) = domain {
         machine::set_domain_name(name.to_bytes()).during("setdomainname", name.to_bytes())?;
     }
-    if let Some((seconds, nanos)) = setup.time {
+    if let Some((seconds, nanos)) = clock {
         time::set_realtime(seconds, nanos).during("clock_settime", b"")?;
     }
     Ok(())

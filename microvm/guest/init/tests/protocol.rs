@@ -4,7 +4,7 @@ mod cage;
 
 use cage::{Guest, failure, number};
 use freestanding::Errno;
-use guest_wire::{Header, Kind, MAX_DATA, Stream, Tag, WINDOW};
+use guest_wire::{Header, Kind, MAX_DATA, Stream, Tag, WINDOW, Writer};
 
 /// The status of a process that a signal ended.
 const fn by_signal(number: u32) -> u32 {
@@ -366,7 +366,7 @@ fn frames_out_of_order_are_refused_and_change_nothing() {
 #[test]
 fn a_root_that_cannot_be_mounted_is_named() {
     let Some(mut guest) = Guest::boot() else { return };
-    let mut writer = guest_wire::Writer::new(Vec::new());
+    let mut writer = Writer::new(Vec::new());
     writer.text(Tag::RootDevice, b"/dev/nope");
     writer.text(Tag::RootType, b"erofs");
     guest.send(Kind::Setup, Header::SANDBOX, &writer.finish());
@@ -419,4 +419,47 @@ fn it_refuses_to_be_anything_but_pid_1() {
     let output = std::process::Command::new(elf).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stderr, b"guest-init: runs as PID 1 of a guest only\n");
+}
+
+#[test]
+fn a_process_that_is_awaited_says_when_it_is_prepared_and_runs_what_start_says() {
+    let Some(mut guest) = Guest::with_sandbox() else { return };
+    guest.exec(0, &["hello"], |writer| writer.text(Tag::Cwd, b"/tmp"));
+    guest.send(Kind::Await, 0, &[]);
+    let (header, _) = guest.frame();
+    assert_eq!((header.kind, header.process), (Kind::Prepared, 0));
+    // As much as makes the payload more than a pipe holds: it comes in parts.
+    let long = format!("LONG={}", "x".repeat(100_000));
+    let mut writer = Writer::new(Vec::new());
+    for arg in [&b"sh"[..], b"-c", b"pwd; echo $GREETING; echo $LONG | wc -c"] {
+        writer.text(Tag::Arg, arg);
+    }
+    writer.text(Tag::Env, long.as_bytes());
+    writer.text(Tag::Env, b"GREETING=hi");
+    writer.text(Tag::Env, b"PATH=/bin");
+    guest.send(Kind::Start, 0, &writer.finish());
+    let outcome = guest.outcome(0);
+    assert_eq!((outcome.stdout.as_str(), outcome.status), ("/tmp\nhi\n100001\n", Some(0)), "{outcome:?}");
+}
+
+#[test]
+fn a_renewed_guest_has_another_name() {
+    let Some(mut guest) = Guest::with_sandbox() else { return };
+    let mut writer = Writer::new(Vec::new());
+    writer.field(Tag::Seed, &[&[7; 64]]);
+    writer.text(Tag::HostName, b"another");
+    guest.send(Kind::Renew, Header::SANDBOX, &writer.finish());
+    assert_eq!(guest.run(0, &["hostname"]).stdout, "another\n");
+}
+
+#[test]
+fn a_start_or_a_renewal_that_makes_no_sense_is_told() {
+    let Some(mut guest) = Guest::with_sandbox() else { return };
+    guest.exec(0, &["hello"], |_| ());
+    guest.send(Kind::Start, 0, &[1, 2, 3]);
+    assert_eq!(guest.outcome(0).failed, Some((Errno::PROTO.0, "read Exec".into())));
+    guest.send(Kind::Renew, Header::SANDBOX, &[Tag::Arg as u8, 0, 0, 0, 0]);
+    let (header, payload) = guest.frame();
+    assert_eq!((header.kind, header.process), (Kind::Failed, Header::SANDBOX));
+    assert_eq!(failure(&payload), (Errno::PROTO.0, "read Renew".into()));
 }

@@ -14,7 +14,7 @@ numbered! {
         RootType = 2,
         /// Setup: no writable overlay over the root (empty).
         RootReadOnly = 3,
-        /// Setup: the sandbox's host name (text).
+        /// Setup, Renew: the sandbox's host name (text).
         HostName = 4,
         /// Setup: the sandbox's NIS domain name (text).
         DomainName = 5,
@@ -26,12 +26,14 @@ numbered! {
         ReadOnlyPath = 8,
         /// Setup: two texts, a name below /proc/sys with slashes and its value.
         Sysctl = 9,
-        /// Setup: seconds and nanoseconds (two u64) of the host's CLOCK_REALTIME, to set the guest's clock by.
+        /// Setup, Renew: seconds and nanoseconds (two u64) of the host's CLOCK_REALTIME, to set the guest's clock by.
         Time = 10,
+        /// Renew: random bytes for the kernel's generator.
+        Seed = 11,
 
-        /// Exec: one argument (text). In order; at least one.
+        /// Exec, Start: one argument (text). In order; at least one.
         Arg = 32,
-        /// Exec: one `NAME=value` of the environment (text). In order.
+        /// Exec, Start: one `NAME=value` of the environment (text). In order.
         Env = 33,
         /// Exec: the working directory (text).
         Cwd = 34,

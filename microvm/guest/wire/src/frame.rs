@@ -26,7 +26,7 @@ numbered! {
         Setup = 1,
         /// Host: fields that describe a process. It is prepared but waits for `Start`.
         Exec = 2,
-        /// Host: start the prepared process. No payload.
+        /// Host: start the prepared process. No payload; or fields: arguments and environment in place of those of `Exec`.
         Start = 3,
         /// Host: deliver a signal; payload: number as u32. To process 0, the first one, or one started by `Exec`.
         Signal = 4,
@@ -34,6 +34,10 @@ numbered! {
         Resize = 5,
         /// Host: end all processes, flush file systems, power off. No payload.
         PowerOff = 6,
+        /// Host: the guest was restored from a snapshot; fields say what is to be different from all others of it.
+        Renew = 7,
+        /// Host: say `Prepared` as soon as the process is. No payload.
+        Await = 8,
         /// Bytes of a stream: standard input from the host, output and error from the guest.
         Data = 32,
         /// The stream has ended. No payload.
@@ -48,6 +52,8 @@ numbered! {
         Exited = 66,
         /// Guest: a step failed. Payload: errno as u32, then the step and its object as text. For process 0xffff: the set-up.
         Failed = 67,
+        /// Guest: the process is set up and waits for `Start`; said only to `Await`. No payload.
+        Prepared = 68,
     }
 }
 

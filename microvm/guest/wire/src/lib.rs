@@ -22,6 +22,15 @@
 //!  host   PowerOff
 //! ```
 //!
+//! A guest that is to be a snapshot is stopped before `Start`, and each machine made of it hears something new there:
+//!
+//! ```text
+//!  host   Await 0
+//!  guest  Prepared 0                                       snapshot
+//!  host   Renew(random bytes, time, host name)             in each machine made of it
+//!  host   Start 0(arguments, environment)
+//! ```
+//!
 //! **Flow control.** Each stream (standard input, output, error of each process) has a window of [`WINDOW`] bytes. A
 //! sender never has more than that under way; the receiver gives it back with `Credit` as it passes the bytes on. So a
 //! workload that does not read its input cannot block the signal that would end it.
@@ -40,7 +49,7 @@ pub use frame::{Header, HeaderError, Kind, Stream};
 pub const PORT_NAME: &str = "lab.agent";
 
 /// The version of this protocol, sent in `Ready`. The host refuses any other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes that may be under way in each direction of a stream before the receiver gives credit.
 pub const WINDOW: u32 = 64 * 1024;

@@ -3,9 +3,10 @@
 //! Memory and our own devices are not KVM's; [`crate::snapshot`] adds them.
 
 use kvm_bindings::{
-    CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, Msrs, kvm_clock_data,
-    kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
-    kvm_pit_state2, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MP_STATE_HALTED,
+    KVM_MP_STATE_UNINITIALIZED, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip,
+    kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_pit_state2, kvm_regs, kvm_sregs, kvm_vcpu_events,
+    kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 use zerocopy::IntoBytes;
@@ -80,6 +81,11 @@ impl VcpuState {
         set_msrs(vcpu, &self.msrs)?;
         vcpu.set_vcpu_events(&self.events).map_err(Error::kvm("KVM_SET_VCPU_EVENTS"))?;
         vcpu.set_mp_state(self.mp).map_err(Error::kvm("KVM_SET_MP_STATE"))
+    }
+
+    /// Whether it waits for an interrupt (HLT), or for its start.
+    pub(crate) fn is_halted(&self) -> bool {
+        matches!(self.mp.mp_state, KVM_MP_STATE_HALTED | KVM_MP_STATE_UNINITIALIZED)
     }
 
     pub(crate) fn write(&self, record: &mut Writer) {

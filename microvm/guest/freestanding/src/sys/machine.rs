@@ -4,6 +4,7 @@ use core::ffi::CStr;
 use core::mem::MaybeUninit;
 
 use linux_raw_sys::general as c;
+use linux_raw_sys::ioctl as i;
 use linux_raw_sys::system as s;
 
 use super::{Fd, Result, at, call, int, plain};
@@ -70,6 +71,28 @@ pub fn load_module(file: Fd, parameters: &CStr) -> Result<()> {
 /// sync(2).
 pub fn sync() {
     let _ = plain(c::__NR_sync, []);
+}
+
+/// Mixes bytes into the kernel's random numbers and has it use them from now on: random(4), `RNDADDENTROPY` and
+/// `RNDRESEEDCRNG`. At most 64 bytes are taken.
+pub fn reseed(random: Fd, bytes: &[u8]) -> Result<()> {
+    const MOST: usize = 64;
+    /// `struct rand_pool_info`: bits of entropy, bytes of buffer, buffer.
+    #[repr(C)]
+    struct Pool {
+        entropy: i32,
+        size: i32,
+        bytes: [u8; MOST],
+    }
+    let len = bytes.len().min(MOST);
+    let mut pool = Pool { entropy: len as i32 * 8, size: len as i32, bytes: [0; MOST] };
+    for (to, from) in pool.bytes.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    let pointer = (&raw const pool).expose_provenance();
+    // SAFETY: the kernel reads the structure, and of its buffer no more than `size`.
+    unsafe { call(c::__NR_ioctl, [int(random.0), i::RNDADDENTROPY as usize, pointer]) }?;
+    plain(c::__NR_ioctl, [int(random.0), i::RNDRESEEDCRNG as usize]).map(drop)
 }
 
 /// reboot(2), `LINUX_REBOOT_CMD_RESTART`. Returns only if it failed.
