@@ -156,6 +156,7 @@ pub fn request(name: &str, body: &ContainerCreateBody, mounts: Vec<Extra>) -> Re
         read_only: host.readonly_rootfs.unwrap_or(false),
         kernel: annotation("lab.kernel"),
         accelerator: crate::engine::Accelerator::default(),
+        warm: annotation("lab.warm").is_some_and(|value| value == "true"),
         quiet: true,
         isolation: choices(&host, body, mounts)?,
     })
