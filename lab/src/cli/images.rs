@@ -97,7 +97,7 @@ fn table(images: &[Summary], full: bool, now: Timestamp) -> String {
 }
 
 /// A time as people say it; what is no time is shown as it is.
-fn ago(created: &str, now: Timestamp) -> String {
+pub fn ago(created: &str, now: Timestamp) -> String {
     let Ok(then) = created.parse::<Timestamp>() else { return created.to_owned() };
     let seconds = now.as_second().saturating_sub(then.as_second()).max(0);
     // Images that are built reproducibly say 1970, which is no time to tell.
@@ -119,7 +119,7 @@ fn ago(created: &str, now: Timestamp) -> String {
 }
 
 /// Bytes in docker's units: powers of 1000, three digits.
-fn bytes(size: u64) -> String {
+pub fn bytes(size: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = size as f64;
     let mut unit = 0;

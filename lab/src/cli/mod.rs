@@ -11,18 +11,24 @@
 
 mod compare;
 mod completion;
+mod create;
 mod daemon;
 mod demo;
 mod doctor;
+mod exec;
+mod flags;
 mod image;
 mod images;
 mod kernel;
+mod life;
 mod monitor;
 mod progress;
+mod ps;
 mod rig;
 mod run;
 mod runs_bar;
 mod style;
+mod template;
 mod version;
 
 use std::fmt::Write as _;
@@ -59,6 +65,31 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<run::Args>),
+    Create(Box<create::Args>),
+    /// Start containers.
+    Start(life::Names),
+    /// Stop containers: by their signal, and after some seconds by SIGKILL.
+    Stop(life::StopArgs),
+    /// Stop containers, and start them again.
+    Restart(life::StopArgs),
+    /// Send containers a signal.
+    Kill(life::KillArgs),
+    /// Hold containers still.
+    Pause(life::Names),
+    /// Let held containers go on.
+    Unpause(life::Names),
+    /// Wait until containers have ended; prints their exit codes.
+    Wait(life::Names),
+    /// Give a container another name.
+    Rename(life::RenameArgs),
+    /// Remove containers.
+    Rm(life::RemoveArgs),
+    Ps(ps::Args),
+    Inspect(ps::InspectArgs),
+    Logs(ps::LogsArgs),
+    Top(ps::TopArgs),
+    Exec(exec::Args),
+    Attach(exec::AttachArgs),
     Compare(compare::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
@@ -88,6 +119,22 @@ pub fn main(started: Nanos) -> ExitCode {
 fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(*args, started),
+        Command::Create(args) => create::run(*args),
+        Command::Start(names) => life::start(&names),
+        Command::Stop(args) => life::stop(&args),
+        Command::Restart(args) => life::restart(&args),
+        Command::Kill(args) => life::kill(&args),
+        Command::Pause(names) => life::pause(&names, true),
+        Command::Unpause(names) => life::pause(&names, false),
+        Command::Wait(names) => life::wait(&names),
+        Command::Rename(args) => life::rename(&args),
+        Command::Rm(args) => life::remove(&args),
+        Command::Ps(args) => ps::run(args),
+        Command::Inspect(args) => ps::inspect(args),
+        Command::Logs(args) => ps::logs(args),
+        Command::Top(args) => ps::top(args),
+        Command::Exec(args) => exec::run(args),
+        Command::Attach(args) => exec::attach(args),
         Command::Compare(args) => compare::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),

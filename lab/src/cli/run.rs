@@ -1,5 +1,6 @@
 //! `lab run`: one command in a sandbox, behind the wall of choice. The flags are docker's where docker has them.
 
+use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -7,12 +8,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use bollard_stubs::models::ContainerCreateBody;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lab::engine::limits::{self, Limits, MilliCpus};
-use lab::engine::{self, Accelerator, Request, Runtime, process};
+use lab::engine::request::Choices;
+use lab::engine::{self, Accelerator, Request, Runtime, process, stored};
 use lab::image::Progress;
 use lab_clock::{Mark, Nanos, Timeline};
 
+use super::flags::Flags;
 use super::progress::Bars;
 
 /// Run a command in a new sandbox: a container, or a virtual machine with its own kernel.
@@ -69,7 +73,7 @@ pub struct Args {
     /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
-    /// Remove the sandbox at the end; always done so far, as nothing could use a stopped one yet
+    /// Remove the sandbox at the end; with -d only, as one in the foreground always is
     #[arg(long)]
     rm: bool,
 
@@ -107,6 +111,11 @@ pub struct Args {
     /// Network of the sandbox; only its own loopback so far
     #[arg(long, default_value = "none", value_parser = ["none"])]
     network: String,
+    /// Leave it running in the background, as a stored container; prints its id
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    flags: Flags,
     #[command(flatten)]
     later: Later,
 }
@@ -114,10 +123,6 @@ pub struct Args {
 /// Flags of docker's that are understood, so that the answer is not "unexpected argument", but not built yet.
 #[derive(Debug, clap::Args)]
 struct Later {
-    #[arg(short, long, hide = true)]
-    detach: bool,
-    #[arg(short, long, hide = true)]
-    volume: Vec<String>,
     #[arg(short, long, hide = true)]
     publish: Vec<String>,
     #[arg(long, hide = true)]
@@ -138,6 +143,9 @@ fn accelerator_parser() -> impl TypedValueParser<Value = Accelerator> {
 }
 
 pub fn run(args: Args, started: Nanos) -> anyhow::Result<ExitCode> {
+    if args.detach {
+        return super::create::run_detached(&args);
+    }
     let marks = args.marks;
     let timeline = marks.map(|_| Timeline::new().map(Arc::new)).transpose().context("make a timeline")?;
     if let Some(timeline) = &timeline {
@@ -164,7 +172,12 @@ pub fn run(args: Args, started: Nanos) -> anyhow::Result<ExitCode> {
 
 fn request(args: Args) -> anyhow::Result<Request> {
     args.later.refuse()?;
+    anyhow::ensure!(
+        !args.flags.needs_storing(),
+        "--restart needs a container that lives on its own: give -d as well"
+    );
     let environment = environment(&args)?;
+    let isolation = isolation(&args)?;
     let mut words = args.image_and_command.into_iter();
     Ok(Request {
         image: words.next().unwrap_or_default(),
@@ -192,8 +205,54 @@ fn request(args: Args) -> anyhow::Result<Request> {
         accelerator: args.accel,
         warm: args.warm,
         quiet: args.quiet,
-        ..Request::default()
+        isolation,
     })
+}
+
+/// What the flags change about the isolation. The engine's state is opened only for volumes, which are in it.
+fn isolation(args: &Args) -> anyhow::Result<Choices> {
+    let mut body = ContainerCreateBody::default();
+    args.flags.apply(&mut body)?;
+    let mut choices = stored::choices_of_run(&body)?;
+    // Stricter than docker: a program that a student tries needs no set-user-id rights.
+    choices.new_privileges = false;
+    Ok(choices)
+}
+
+impl Args {
+    /// The container's name, if one is given.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Writes the flags into the configuration of a stored container.
+    pub fn configure(&self, body: &mut ContainerCreateBody) -> anyhow::Result<()> {
+        self.later.refuse()?;
+        self.flags.apply(body)?;
+        let mut words = self.image_and_command.iter().cloned();
+        body.image = words.next();
+        body.cmd = Some(words.collect());
+        body.entrypoint = self.entrypoint.clone().map(|program| vec![program]);
+        body.env = Some(environment(self)?);
+        body.working_dir.clone_from(&self.workdir);
+        body.user.clone_from(&self.user);
+        body.hostname.clone_from(&self.hostname);
+        body.tty = Some(self.tty);
+        body.open_stdin = Some(self.interactive);
+        let host = body.host_config.get_or_insert_default();
+        host.runtime = Some(self.runtime.name().to_owned());
+        host.readonly_rootfs = Some(self.read_only);
+        host.auto_remove = Some(self.rm);
+        host.network_mode = Some(self.network.clone());
+        host.memory = self.memory.map(|bytes| bytes as i64);
+        host.memory_swap = self.memory_swap;
+        host.nano_cpus = self.cpus.map(|cpus| cpus.nano() as i64);
+        host.pids_limit = self.pids_limit;
+        if let Some(kernel) = &self.kernel {
+            host.annotations = Some(HashMap::from([("lab.kernel".to_owned(), kernel.clone())]));
+        }
+        Ok(())
+    }
 }
 
 /// Files first, flags after, so that a flag overrides a file, as docker has it.
@@ -213,12 +272,7 @@ fn environment(args: &Args) -> anyhow::Result<Vec<String>> {
 
 impl Later {
     fn refuse(&self) -> anyhow::Result<()> {
-        let asked = [
-            ("--detach", self.detach),
-            ("--volume", !self.volume.is_empty()),
-            ("--publish", !self.publish.is_empty()),
-            ("--init", self.init),
-        ];
+        let asked = [("--publish", !self.publish.is_empty()), ("--init", self.init)];
         match asked.into_iter().find(|&(_, given)| given) {
             Some((flag, _)) => anyhow::bail!("{flag} is not built yet; leave it out"),
             None => Ok(()),

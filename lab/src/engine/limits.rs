@@ -41,6 +41,11 @@ impl MilliCpus {
         self.0.get().saturating_mul(CPU_PERIOD / 1000)
     }
 
+    /// In docker's unit, thousand-millionths of a CPU.
+    pub fn nano(self) -> u64 {
+        self.0.get().saturating_mul(1_000_000)
+    }
+
     /// The number of whole CPUs that can use that much.
     pub fn whole(self) -> u64 {
         self.0.get().div_ceil(1000)

@@ -16,6 +16,7 @@
 //! State is removed at the end of every run, with `--rm` or without: there is nothing yet that could use a stopped sandbox.
 
 mod bundle;
+pub mod client;
 mod container;
 mod error;
 mod id;

@@ -37,6 +37,7 @@ pub(crate) use link::{probe as connect_probe, short};
 pub use list::Filters;
 pub use logs::{LogOptions, LogReader};
 pub use record::{Record, Status};
+pub use volumes::choices_of_run;
 
 use super::Error;
 use super::place::Roots;

@@ -202,7 +202,11 @@ pub fn limits(host: &HostConfig) -> Limits {
     }
 }
 
-fn choices(host: &HostConfig, body: &ContainerCreateBody, mounts: Vec<Extra>) -> Result<Choices, Error> {
+pub(super) fn choices(
+    host: &HostConfig,
+    body: &ContainerCreateBody,
+    mounts: Vec<Extra>,
+) -> Result<Choices, Error> {
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let mut choices = Choices {
         mounts,

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
-use bollard_stubs::models::MountType;
+use bollard_stubs::models::{ContainerCreateBody, MountType};
 use rusqlite::{OptionalExtension as _, Row, params};
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ use super::plan::{self, Wish};
 use super::record::now;
 use super::{Engine, Record};
 use crate::engine::place::{make_all, remove_tree};
-use crate::engine::request::Extra;
+use crate::engine::request::{Choices, Extra};
 use crate::engine::{Error, id};
 
 /// A volume.
@@ -50,6 +50,25 @@ impl Volume {
             used: row.get(5)?,
         })
     }
+}
+
+/// What a configuration changes about the isolation of a run that is not stored. Its volumes are the engine's; new ones
+/// without a name would have no owner, so they are a tmpfs.
+///
+/// # Errors
+/// Flags that make no sense.
+pub fn choices_of_run(body: &ContainerCreateBody) -> Result<Choices, Error> {
+    let mut wishes = plan::wishes(body)?;
+    for wish in wishes.iter_mut().filter(|wish| wish.source.is_none()) {
+        wish.kind = MountType::TMPFS;
+    }
+    let mut mounts = Vec::new();
+    if !wishes.is_empty() {
+        let engine = Engine::open()?;
+        engine.settle_volumes(&mut wishes)?;
+        mounts = engine.mounts(&wishes)?;
+    }
+    plan::choices(&body.host_config.clone().unwrap_or_default(), body, mounts)
 }
 
 impl Engine {

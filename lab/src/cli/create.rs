@@ -1,0 +1,38 @@
+//! `lab create` and `lab run -d`: containers that are stored and live on their own.
+
+use std::process::ExitCode;
+
+use bollard_stubs::models::ContainerCreateBody;
+use lab::engine::stored::{Engine, Record};
+
+use super::run;
+
+/// Make a container, to be started later; prints its id.
+#[derive(Debug, clap::Args)]
+#[command(override_usage = "lab create [OPTIONS] IMAGE [COMMAND] [ARG...]")]
+#[group(id = "create")]
+pub struct Args {
+    #[command(flatten)]
+    run: run::Args,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let record = create(&Engine::open()?, &args.run)?;
+    super::print(&format!("{}\n", record.id))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `lab run -d`: made and started.
+pub fn run_detached(args: &run::Args) -> anyhow::Result<ExitCode> {
+    let engine = Engine::open()?;
+    let record = create(&engine, args)?;
+    engine.start(&record)?;
+    super::print(&format!("{}\n", record.id))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn create(engine: &Engine, args: &run::Args) -> anyhow::Result<Record> {
+    let mut body = ContainerCreateBody::default();
+    args.configure(&mut body)?;
+    Ok(engine.create(args.name(), body)?)
+}
