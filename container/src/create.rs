@@ -1,12 +1,14 @@
 //! [`create`]: how a container comes to be.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lab_clock::{Mark, Timeline};
+use oci_spec::runtime::LinuxIdMapping;
 
+use crate::birth::BornElsewhere;
 use crate::cgroup::Membership;
 use crate::container::Container;
 use crate::error::{Context, Error, Result};
@@ -15,7 +17,7 @@ use crate::options::{CreateOptions, Stdio};
 use crate::plan::{IdMaps, Plan, Surroundings};
 use crate::state::{State, StateDir, Status, start_time};
 use crate::sys::{self, Cloned};
-use crate::{hooks, process, spec};
+use crate::{exec, hooks, process, spec};
 
 // ANCHOR: create
 /// Makes a container: everything is set up, and its first process waits to become the workload.
@@ -55,7 +57,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     };
     let plan = Plan::new(&spec, &around)?;
     state.own_pids = plan.namespaces.new_pid();
-    state.own_users = plan.namespaces.user;
+    state.namespaces = plan.namespaces.types();
 
     // The process: one clone into all new namespaces. It sets itself up while this goes on here.
     let door = open_door(&dir)?;
@@ -63,7 +65,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     let mut belongings =
         Belongings { link: theirs, door, entrance: cgroup.entrance()?, streams, console, keep: Vec::new() };
     belongings.list(&plan);
-    let child = made.child.insert(clone(&plan, belongings, options.timeline.as_ref())?);
+    let child = made.child.insert(clone(&plan, belongings, &link, options.timeline.as_ref())?);
     if let Some(maps) = &plan.namespaces.maps {
         map_ids(child.pid, maps)?;
         link.go().context("speak to", "the first process")?;
@@ -139,24 +141,53 @@ fn open_door(dir: &StateDir) -> Result<OwnedFd> {
     UnixListener::bind(short).map(OwnedFd::from).context("bind", path.display())
 }
 
-fn clone(plan: &Plan, mut belongings: Belongings, timeline: Option<&Arc<Timeline>>) -> Result<Cloned> {
+fn clone(
+    plan: &Plan,
+    mut belongings: Belongings,
+    link: &Link,
+    timeline: Option<&Arc<Timeline>>,
+) -> Result<Cloned> {
     let unified = belongings.entrance.unified.take();
-    let into = unified.as_ref().map(std::os::fd::AsFd::as_fd);
+    let into = unified.as_ref().map(AsFd::as_fd);
     let timeline = timeline.map(Arc::as_ref);
     let flags = plan.namespaces.clone_flags;
-    sys::clone_child(flags, into, move || init::first_process(plan, belongings, timeline)).map_err(|error| {
-        let hint = match error {
-            rustix::io::Errno::PERM => "; without root, add a namespace of type \"user\" to linux.namespaces",
-            rustix::io::Errno::NOSPC | rustix::io::Errno::USERS => {
-                "; a limit below /proc/sys/user is reached (namespaces(7))"
+    let elsewhere = plan.namespaces.join_pid.as_ref().map(|link| BornElsewhere::behind_link(link.as_fd()));
+    let elsewhere = elsewhere.transpose()?;
+    let cloned = if let Some(user) = &plan.namespaces.join_user {
+        // New namespaces belong to the user namespace they are made from: a first child joins it and makes the process.
+        let first =
+            sys::clone_child(0, into, || init::join_user_and_clone(user.as_fd(), plan, belongings, timeline));
+        first.map_err(explain_clone).and_then(|first| {
+            let said = link.listen().context("listen to", "the process that joins the user namespace")?;
+            process::reap(&first.pidfd).context("wait for", "the process that joined the user namespace")?;
+            match said {
+                Message::Pid(pid) => {
+                    let cloned = exec::adopt(pid)?;
+                    link.go().context("speak to", "the first process")?;
+                    Ok(cloned)
+                }
+                Message::Fault(fault) => Err(fault.explain(plan)),
+                _ => Err(Error::config("linux.namespaces", "the user namespace cannot be joined")),
             }
-            rustix::io::Errno::AGAIN => {
-                "; a limit on processes is reached: pids.max of the cgroup, or ulimit -u"
-            }
-            _ => "",
-        };
-        Error::Step { step: "clone into", object: "new namespaces".into(), source: error.into(), hint }
-    })
+        })
+    } else {
+        sys::clone_child(flags, into, move || init::first_process(plan, belongings, timeline))
+            .map_err(explain_clone)
+    };
+    elsewhere.map_or(Ok(()), BornElsewhere::come_back)?;
+    cloned
+}
+
+fn explain_clone(error: rustix::io::Errno) -> Error {
+    let hint = match error {
+        rustix::io::Errno::PERM => "; without root, add a namespace of type \"user\" to linux.namespaces",
+        rustix::io::Errno::NOSPC | rustix::io::Errno::USERS => {
+            "; a limit below /proc/sys/user is reached (namespaces(7))"
+        }
+        rustix::io::Errno::AGAIN => "; a limit on processes is reached: pids.max of the cgroup, or ulimit -u",
+        _ => "",
+    };
+    Error::Step { step: "clone into", object: "new namespaces".into(), source: error.into(), hint }
 }
 
 /// Writes what the ids of a new user namespace mean outside (`user_namespaces(7)`).
@@ -164,17 +195,39 @@ fn map_ids(pid: i32, maps: &IdMaps) -> Result<()> {
     let write = |file: &str, text: &str| {
         let path = format!("/proc/{pid}/{file}");
         std::fs::write(&path, text).map_err(|error| {
-            let hint = "; an ordinary user may map only the own id, once, without newuidmap and /etc/subuid";
+            let hint = "; are the host's ids mapped in this user namespace too?";
             let step = "write the id map";
             Error::Step { step, object: format!("{path} ({:?})", text.trim_end()), source: error, hint }
         })
     };
-    if !rustix::process::geteuid().is_root() {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let only =
+        |map: &[LinuxIdMapping], own: u32| matches!(map, [one] if one.size() == 1 && one.host_id() == own);
+    let own_only = only(&maps.uids, uid.as_raw()) && only(&maps.gids, gid.as_raw());
+    if !(uid.is_root() || own_only) {
+        id_helper("newuidmap", "linux.uidMappings", pid, &maps.uids)?;
+        return id_helper("newgidmap", "linux.gidMappings", pid, &maps.gids);
+    }
+    if !uid.is_root() {
         // Or a process could drop a group that denies it a file (user_namespaces(7), "setgroups").
         write("setgroups", "deny")?;
     }
     write("uid_map", &IdMaps::text(&maps.uids))?;
     write("gid_map", &IdMaps::text(&maps.gids))
+}
+
+/// Has a program with the right to write the map of more ids than one's own, as /etc/subuid allows (`newuidmap(1)`).
+fn id_helper(program: &str, field: &str, pid: i32, map: &[LinuxIdMapping]) -> Result<()> {
+    let numbers = map.iter().flat_map(|m| [m.container_id(), m.host_id(), m.size()]);
+    let mut command = std::process::Command::new(program);
+    command.arg(pid.to_string()).args(numbers.map(|number| number.to_string()));
+    let reason = match command.output() {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()),
+        Err(error) => format!("{program}: {error}; it is in the package uidmap"),
+    };
+    let fix = "the ranges must be yours in /etc/subuid and /etc/subgid (subuid(5)); or map your own id only";
+    Err(Error::config(field, format!("{reason}; {fix}")))
 }
 
 /// Whole or not at all: an engine may look at any moment.

@@ -8,8 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rustix::thread::{ThreadNameSpaceType as Namespace, move_into_thread_name_spaces};
+use rustix::thread::ThreadNameSpaceType as Namespace;
 
+use crate::birth::BornElsewhere;
 use crate::cgroup::Entrance;
 use crate::container::Container;
 use crate::create::{stdio, write_pid_file};
@@ -83,14 +84,6 @@ impl Running {
     }
 }
 
-/// All namespaces but the user's, which is joined only where the container has one of its own.
-const ALL: Namespace = Namespace::MOUNT
-    .union(Namespace::CONTROL_GROUP)
-    .union(Namespace::HOST_NAME_AND_NIS_DOMAIN_NAME)
-    .union(Namespace::INTER_PROCESS_COMMUNICATION)
-    .union(Namespace::PROCESS_ID)
-    .union(Namespace::NETWORK);
-
 impl Container {
     /// Runs one more process in the container; returns once `execve(2)` has succeeded.
     ///
@@ -105,11 +98,13 @@ impl Container {
         let spec = spec::load(&self.state().bundle)?;
         let linux = spec.linux.unwrap_or_default();
         let (streams, console) = stdio(options.stdio, options.process.terminal.unwrap_or(false))?;
-        let plan = ProcessPlan::new(&options.process, &linux, options.preserve_fds)?;
+        let plan = ProcessPlan::new(&options.process, &linux, &spec.annotations, options.preserve_fds)?;
         let (link, theirs) = Link::pair().context("make", "a socket pair")?;
         let mut entrance = self.state().cgroup.entrance()?;
         let unified = entrance.unified.take();
-        let user = self.state().own_users;
+        // Those that the container has for itself, new or joined; all others are this process's own already.
+        let namespaces = Namespace::from_bits_retain(self.state().namespaces);
+        let user = namespaces.contains(Namespace::USER);
         let keep =
             Newcomer::keep(&plan, &theirs, &entrance, streams.as_ref(), console.as_ref(), self.exit_fd());
         let newcomer = Newcomer { link: theirs, streams, console, keep };
@@ -118,7 +113,7 @@ impl Container {
         let into = unified.as_ref().map(AsFd::as_fd);
         let cloned = if user {
             let first = sys::clone_child(0, into, || {
-                init::join_and_clone(container, ALL | Namespace::USER, &entrance, &newcomer, &plan)
+                init::newcomer(container, namespaces, &entrance, &newcomer, &plan, true)
             })
             .context("clone for", &plan.command)?;
             drop(newcomer);
@@ -131,11 +126,14 @@ impl Container {
                 _ => return Err(Error::Died { id: self.id().to_owned(), during: "joining its namespaces" }),
             }
         } else {
-            let back = PidNamespace::leave_for(container)?;
-            let cloned =
-                sys::clone_child(0, into, || init::newcomer(container, ALL, &entrance, &newcomer, &plan));
+            let back =
+                namespaces.contains(Namespace::PROCESS_ID).then(|| BornElsewhere::with_process(container));
+            let back = back.transpose()?;
+            let cloned = sys::clone_child(0, into, || {
+                init::newcomer(container, namespaces, &entrance, &newcomer, &plan, false)
+            });
             drop(newcomer);
-            back.come_back()?;
+            back.map_or(Ok(()), BornElsewhere::come_back)?;
             cloned.context("clone for", &plan.command)?
         };
         let running = Running { pid: cloned.pid, pidfd: cloned.pidfd, exit: None };
@@ -155,32 +153,11 @@ impl Container {
 }
 
 /// Takes a child by its number, which cannot pass to another process before we have waited for it.
-fn adopt(pid: i32) -> Result<sys::Cloned> {
+pub(crate) fn adopt(pid: i32) -> Result<sys::Cloned> {
     let number =
         Pid::from_raw(pid).ok_or_else(|| Error::step("adopt process", pid, rustix::io::Errno::SRCH))?;
     let pidfd = pidfd_open(number, PidfdFlags::empty()).context("open a pidfd of", pid)?;
     Ok(sys::Cloned { pid, pidfd })
-}
-
-/// This thread's children are born in another pid namespace until it comes back (`pid_namespaces(7)`).
-struct PidNamespace(OwnedFd);
-
-impl PidNamespace {
-    fn leave_for(container: std::os::fd::BorrowedFd<'_>) -> Result<Self> {
-        use rustix::fs::{Mode, OFlags, open};
-        let own =
-            open("/proc/thread-self/ns/pid_for_children", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .context("open", "this thread's pid namespace")?;
-        move_into_thread_name_spaces(container, Namespace::PROCESS_ID)
-            .context("join the pid namespace of", container.as_raw_fd())?;
-        Ok(Self(own))
-    }
-
-    fn come_back(self) -> Result<()> {
-        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-        move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::ProcessID))
-            .context("return to", "this thread's pid namespace")
-    }
 }
 
 impl Newcomer {

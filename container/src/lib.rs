@@ -40,6 +40,7 @@
 //! # Ok::<(), container::Error>(())
 //! ```
 
+mod birth;
 mod cgroup;
 mod container;
 mod create;

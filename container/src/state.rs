@@ -71,8 +71,8 @@ pub(crate) struct State {
     pub(crate) cgroup: Membership,
     /// Whether the container has a pid namespace of its own, so that its first process takes all others with it.
     pub(crate) own_pids: bool,
-    /// Whether it has a user namespace of its own.
-    pub(crate) own_users: bool,
+    /// The types of namespaces that it does not share with the runtime, as flags of `clone(2)`.
+    pub(crate) namespaces: u32,
     /// Those that run after `start` and after `delete`, kept because the bundle may be gone by then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) poststart: Vec<Hook>,
@@ -174,7 +174,7 @@ impl State {
             owner: rustix::process::geteuid().as_raw(),
             cgroup,
             own_pids: true,
-            own_users: false,
+            namespaces: 0,
             poststart: spec.hooks.as_ref().and_then(|hooks| hooks.poststart().clone()).unwrap_or_default(),
             poststop: spec.hooks.as_ref().and_then(|hooks| hooks.poststop().clone()).unwrap_or_default(),
             annotations: spec.annotations.clone(),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
+use super::devices;
 use crate::error::{Error, Result};
 
 /// One value for one file.
@@ -79,7 +80,7 @@ pub(super) fn all(resources: &LinuxResources, v1: bool) -> Result<Vec<Limit>> {
         limits.push(limit("rdma", "rdma.max", value, "rdma"));
     }
     if v1 {
-        devices_v1(&mut limits, resources);
+        devices_v1(&mut limits, resources)?;
     } else {
         for (file, value) in resources.unified().iter().flatten() {
             if file.contains('/') {
@@ -263,42 +264,13 @@ fn io_v2(limits: &mut Vec<Limit>, io: &LinuxBlockIo) {
     }
 }
 
-/// The list of device rules (Documentation/admin-guide/cgroup-v1/devices.rst). What the specification's own default
-/// devices need is always allowed, or the container could not open its /dev/null.
-fn devices_v1(limits: &mut Vec<Limit>, resources: &LinuxResources) {
-    const ALWAYS: &[&str] = &[
-        "c *:* m",
-        "b *:* m",
-        "c 1:3 rwm",
-        "c 1:5 rwm",
-        "c 1:7 rwm",
-        "c 1:8 rwm",
-        "c 1:9 rwm",
-        "c 5:0 rwm",
-        "c 5:1 rwm",
-        "c 5:2 rwm",
-        "c 136:* rwm",
-    ];
-    let Some(rules) = resources.devices().as_ref().filter(|rules| !rules.is_empty()) else { return };
-    let mut restricted = false;
-    for (index, rule) in rules.iter().enumerate() {
-        let number =
-            |number: Option<i64>| number.filter(|n| *n >= 0).map_or("*".to_owned(), |n| n.to_string());
-        let typ = rule.typ().unwrap_or_default();
-        let typ = typ.as_str();
-        let access =
-            rule.access().clone().filter(|access| !access.is_empty()).unwrap_or_else(|| "rwm".to_owned());
-        let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
-        let value = match typ {
-            "a" => "a".to_owned(),
-            typ => format!("{typ} {}:{} {access}", number(rule.major()), number(rule.minor())),
-        };
-        restricted |= !rule.allow();
-        limits.push(limit("devices", file, value, &format!("devices[{index}]")));
+/// The list of device rules, in its order.
+fn devices_v1(limits: &mut Vec<Limit>, resources: &LinuxResources) -> Result<()> {
+    for rule in devices::rules(resources)? {
+        let (file, line) = rule.line();
+        limits.push(limit("devices", file, line, "devices"));
     }
-    if restricted {
-        limits.extend(ALWAYS.iter().map(|rule| limit("devices", "devices.allow", rule, "devices")));
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -351,13 +323,6 @@ mod tests {
         let json = r#"{"memory":{"limit":-1},"pids":{"limit":-1}}"#;
         assert_eq!(limits(json, true), pairs(&[("memory.limit_in_bytes", "-1"), ("pids.max", "max")]));
         assert_eq!(limits(json, false), pairs(&[("memory.max", "max"), ("pids.max", "max")]));
-    }
-
-    #[test]
-    fn a_denied_machine_still_has_its_null_device() {
-        let rules = limits(r#"{"devices":[{"allow":false,"access":"rwm"}]}"#, true);
-        assert_eq!(rules[0], ("devices.deny".to_owned(), "a".to_owned()));
-        assert!(rules.contains(&("devices.allow".to_owned(), "c 1:3 rwm".to_owned())));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! (`cgroup_procs_write_start`, kernel/cgroup/cgroup.c).
 
 mod control;
+mod devices;
 mod layout;
 mod limits;
 mod stats;
@@ -18,15 +19,17 @@ pub use stats::Stats;
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::spec::Spec;
+use crate::sys;
 
 /// The cgroups of one container. It is written to the state file, so that whoever deletes the container finds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +104,9 @@ impl Membership {
     pub(crate) fn apply(&self, resources: Option<&LinuxResources>) -> Result<()> {
         let Some(resources) = resources else { return Ok(()) };
         let v1 = self.groups.iter().any(|group| group.name.is_some());
+        if let (false, Some(group)) = (v1, self.groups.first()) {
+            allow_devices(group, resources)?;
+        }
         let mut refused = Vec::new();
         for limit in limits::all(resources, v1)? {
             if let Err(error) = self.set(&limit) {
@@ -177,6 +183,28 @@ impl Membership {
             }
         }
         Ok(())
+    }
+}
+
+/// Version 2: attaches the program that decides on devices.
+fn allow_devices(group: &Group, resources: &LinuxResources) -> Result<()> {
+    let rules = devices::rules(resources)?;
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(&group.path, flags, Mode::empty()).context("open cgroup", group.path.display())?;
+    match sys::bpf::attach_device_program(directory.as_fd(), &devices::program(&rules)) {
+        // An ordinary user may load no programs, and in the user namespace of such a container no device can be made.
+        Err(Errno::PERM | Errno::ACCESS) if !rustix::process::geteuid().is_root() => Ok(()),
+        Err(error) => {
+            let reason = format!(
+                "the kernel does not take the eBPF program that decides on devices: {error}; it needs CAP_BPF and \
+                 CAP_NET_ADMIN, and a kernel with CONFIG_CGROUP_BPF; without these, leave the rules out"
+            );
+            Err(Error::config("linux.resources.devices", reason))
+        }
+        Ok(()) => Ok(()),
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) fn print() -> Outcome {
         "ociVersionMax": "1.3.0",
         "hooks": container::supported::HOOKS,
         "mountOptions": container::supported::mount_options(),
+        "potentiallyUnsafeConfigAnnotations": container::supported::ANNOTATIONS,
         "linux": {
             "namespaces": container::supported::NAMESPACES,
             "capabilities": container::supported::capabilities(),
@@ -34,8 +35,8 @@ pub(super) fn print() -> Outcome {
                 "supportedFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
                     "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
             },
-            "apparmor": {"enabled": false},
-            "selinux": {"enabled": false},
+            "apparmor": {"enabled": container::supported::apparmor()},
+            "selinux": {"enabled": container::supported::selinux()},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": false}},
         },

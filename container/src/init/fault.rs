@@ -28,6 +28,8 @@ steps! {
     Parent = "hear from the runtime",
     Session = "make a new session",
     JoinNamespace = "join namespace",
+    JoinUser = "join the user namespace of linux.namespaces, or make the others from it",
+    TimeNamespace = "make a new time namespace with linux.timeOffsets for",
     MapUser = "become the first user of the user namespace",
     EnterCgroup = "enter cgroup",
     CgroupNamespace = "make a new cgroup namespace",
@@ -55,6 +57,12 @@ steps! {
     StartContainerHook = "run hooks.startContainer",
     Stdio = "put standard streams of",
     Limit = "set process.rlimits",
+    Scheduler = "set process.scheduler of",
+    IoPriority = "set process.ioPriority of",
+    MemoryPolicy = "set linux.memoryPolicy of",
+    Affinity = "set process.execCPUAffinity of",
+    Label = "set process.apparmorProfile or selinuxLabel of",
+    Landlock = "restrict by the Landlock annotations, whose paths must exist,",
     Personality = "set linux.personality of",
     Capabilities = "set process.capabilities of",
     User = "become process.user of",
@@ -181,7 +189,9 @@ impl Fault {
                 "; in a user namespace the kernel allows this type only in new namespaces"
             }
             (Step::BuildMount, Errno::NODEV) => "; this kernel does not have the file system type",
-            (Step::BuildMount, Errno::INVAL) => "; does the file system know all its options?",
+            (Step::BuildMount, Errno::INVAL) => {
+                "; does the file system know all its options, and the user namespace the ids in them?"
+            }
             (Step::BuildMount, Errno::NOENT) => "; does the source exist?",
             (Step::Target, Errno::LOOP) => "; /proc and /sys must be directories, not symbolic links",
             (Step::User, Errno::INVAL) => "; is the id mapped in linux.uidMappings and gidMappings?",

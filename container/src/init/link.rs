@@ -28,6 +28,12 @@ use crate::sys;
 #[derive(Debug)]
 pub(crate) struct Link(OwnedFd);
 
+impl From<OwnedFd> for Link {
+    fn from(end: OwnedFd) -> Self {
+        Self(end)
+    }
+}
+
 impl AsFd for Link {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()

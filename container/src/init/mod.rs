@@ -16,15 +16,18 @@ mod tty;
 
 pub(crate) use fault::Fault;
 pub(crate) use link::{Link, Message, parse};
-pub(crate) use newcomer::{Newcomer, join_and_clone, newcomer};
+pub(crate) use newcomer::{Newcomer, newcomer};
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use lab_clock::{Mark, Timeline};
+use rustix::fs::{OFlags, open};
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Gid, Uid, setsid, umask};
-use rustix::thread::{UnshareFlags, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    LinkNameSpaceType, UnshareFlags, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid,
+};
 
 use crate::cgroup::Entrance;
 use crate::plan::Plan;
@@ -71,10 +74,13 @@ pub(crate) fn first_process(plan: &Plan, mut with: Belongings, timeline: Option<
         }
     };
     mark(Mark::Cloned);
-    if let Err(fault) = set_up(plan, &mut with, &mark) {
-        with.link.fault(fault);
-        sys::exit(1);
-    }
+    let label_file = match set_up(plan, &mut with, &mark) {
+        Ok(label_file) => label_file,
+        Err(fault) => {
+            with.link.fault(fault);
+            sys::exit(1);
+        }
+    };
     let knock = loop {
         match accept_with(&with.door, SocketFlags::CLOEXEC) {
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
@@ -82,7 +88,7 @@ pub(crate) fn first_process(plan: &Plan, mut with: Belongings, timeline: Option<
             Err(_) => sys::exit(1),
         }
     };
-    let fault = match last_steps(plan, &mark) {
+    let fault = match last_steps(plan, label_file.as_ref(), &mark) {
         Ok(never) => match never {},
         Err(fault) => fault,
     };
@@ -90,23 +96,47 @@ pub(crate) fn first_process(plan: &Plan, mut with: Belongings, timeline: Option<
     sys::exit(if fault.errno == rustix::io::Errno::NOENT { 127 } else { 126 })
 }
 
+/// Joins the user namespace and makes the first process from there: with the runtime as its parent too (CLONE_PARENT,
+/// `clone3(2)`), which waits for a word of the runtime before its first step.
+pub(crate) fn join_user_and_clone(
+    user: BorrowedFd<'_>,
+    plan: &Plan,
+    with: Belongings,
+    timeline: Option<&Timeline>,
+) -> Infallible {
+    let said = rustix::io::fcntl_dupfd_cloexec(with.link.as_fd(), 3).map(Link::from);
+    let cloned = move_into_link_name_space(user, Some(LinkNameSpaceType::User)).and_then(|()| {
+        let flags = plan.namespaces.clone_flags | libc::CLONE_PARENT as u64;
+        sys::clone_child(flags, None, || first_process(plan, with, timeline))
+    });
+    match (said, cloned) {
+        (Ok(link), Ok(cloned)) => drop(link.pid(cloned.pid)),
+        (Ok(link), Err(errno)) => link.fault(Fault { step: Step::JoinUser, index: 0, errno }),
+        (Err(_), _) => {}
+    }
+    sys::exit(0)
+}
+
 // ANCHOR: first_process
-fn set_up(plan: &Plan, with: &mut Belongings, mark: &dyn Fn(Mark)) -> Result<(), Fault> {
+fn set_up(plan: &Plan, with: &mut Belongings, mark: &dyn Fn(Mark)) -> Result<Option<OwnedFd>, Fault> {
     sys::close_all_but(&with.keep).at(Step::Descriptors)?;
     sys::default_signals().at(Step::Signals)?;
     setsid().at(Step::Session)?;
     let mask = umask(rustix::fs::Mode::empty());
 
     // Namespaces: the new ones came with the clone; now ids, then those to join.
-    if let Some(maps) = &plan.namespaces.maps {
+    if plan.namespaces.user {
         with.link.wait_for_go().at(Step::Parent)?;
-        let (uid, gid) = maps.first();
+        let (uid, gid) =
+            plan.namespaces.maps.as_ref().map_or((Uid::ROOT, Gid::ROOT), crate::plan::IdMaps::first);
         set_thread_res_gid(gid, gid, gid).at(Step::MapUser)?;
         set_thread_res_uid(uid, uid, uid).at(Step::MapUser)?;
     }
     join_namespaces(plan)?;
+    new_time(plan)?;
     process::oom_score(&plan.process)?;
     process::seal(&plan.process)?;
+    let label_file = process::open_label(&plan.process)?;
 
     // The cgroup first, its namespace after: where the process is then becomes the namespace's root.
     for tasks in &with.entrance.tasks {
@@ -148,18 +178,19 @@ fn set_up(plan: &Plan, with: &mut Belongings, mark: &dyn Fn(Mark)) -> Result<(),
     process::take_on(&plan.process)?;
     process::look_up(&plan.process)?;
     with.link.ready().at(Step::Parent)?;
-    with.link.wait_for_go().at(Step::Parent)
+    with.link.wait_for_go().at(Step::Parent)?;
+    Ok(label_file)
 }
 // ANCHOR_END: first_process
 
 /// What is left once `start` has knocked.
-fn last_steps(plan: &Plan, mark: &dyn Fn(Mark)) -> Result<Infallible, Fault> {
+fn last_steps(plan: &Plan, label_file: Option<&OwnedFd>, mark: &dyn Fn(Mark)) -> Result<Infallible, Fault> {
     if let Some(inside) = &plan.hooks_inside {
         hooks::run(&inside.start, &inside.start_input, Step::StartContainerHook)?;
     }
     let program = process::look_up(&plan.process)?;
     mark(Mark::Secured);
-    process::become_workload(&plan.process, program)
+    process::become_workload(&plan.process, program, label_file)
 }
 
 fn join_namespaces(plan: &Plan) -> Result<(), Fault> {
@@ -167,6 +198,19 @@ fn join_namespaces(plan: &Plan) -> Result<(), Fault> {
         move_into_link_name_space(fd.as_fd(), Some(*typ)).at_index(Step::JoinNamespace, index)?;
     }
     Ok(())
+}
+
+/// A time namespace is entered by `execve(2)`, and its offsets are set before that (`time_namespaces(7)`).
+fn new_time(plan: &Plan) -> Result<(), Fault> {
+    let Some(offsets) = &plan.namespaces.new_time else { return Ok(()) };
+    sys::unshare(UnshareFlags::NEWTIME).at(Step::TimeNamespace)?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file =
+        open(c"/proc/self/timens_offsets", flags, rustix::fs::Mode::empty()).at(Step::TimeNamespace)?;
+    rustix::io::write(&file, offsets.to_bytes()).map(drop).at(Step::TimeNamespace)
 }
 
 /// What belongs to the new namespaces and is not a file.

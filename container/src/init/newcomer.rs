@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::setsid;
-use rustix::thread::{ThreadNameSpaceType as Namespace, move_into_thread_name_spaces};
+use rustix::thread::{ThreadNameSpaceType as Namespace, move_into_thread_name_spaces, sched_setaffinity};
 
 use super::fault::{At, Fault, Step};
 use super::link::Link;
@@ -24,41 +24,31 @@ pub(crate) struct Newcomer {
     pub(crate) keep: Vec<RawFd>,
 }
 
-/// Born in the container's pid namespace: joins the others and becomes the workload.
+/// Joins the container and becomes the workload: itself, where it was born in the container's pid namespace; else by a
+/// child, with the runtime as its parent too (CLONE_PARENT, `clone3(2)`), since only children enter that namespace.
 pub(crate) fn newcomer(
     container: BorrowedFd<'_>,
     namespaces: Namespace,
     entrance: &Entrance,
     with: &Newcomer,
     plan: &ProcessPlan,
+    by_child: bool,
 ) -> Infallible {
-    match join(container, namespaces, entrance, with, plan).and_then(|()| become_it(with, plan)) {
-        Ok(never) => match never {},
-        Err(fault) => fail(with, fault),
-    }
-}
-
-/// Joins everything, and makes the process: with the runtime as its parent too (CLONE_PARENT, `clone3(2)`).
-pub(crate) fn join_and_clone(
-    container: BorrowedFd<'_>,
-    namespaces: Namespace,
-    entrance: &Entrance,
-    with: &Newcomer,
-    plan: &ProcessPlan,
-) -> Infallible {
-    if let Err(fault) = join(container, namespaces, entrance, with, plan) {
-        fail(with, fault);
-    }
-    let child = || match become_it(with, plan) {
+    let joined = join(container, namespaces, entrance, with, plan);
+    let become_it = |label_file: Option<OwnedFd>| match become_it(with, plan, label_file.as_ref()) {
         Ok(never) => match never {},
         Err(fault) => fail(with, fault),
     };
-    match sys::clone_child(libc::CLONE_PARENT as u64, None, child) {
-        Ok(cloned) => {
-            let _ = with.link.pid(cloned.pid);
-            sys::exit(0)
-        }
-        Err(errno) => fail(with, Fault { step: Step::JoinNamespace, index: 0, errno }),
+    match joined {
+        Err(fault) => fail(with, fault),
+        Ok(label_file) if !by_child => become_it(label_file),
+        Ok(label_file) => match sys::clone_child(libc::CLONE_PARENT as u64, None, || become_it(label_file)) {
+            Ok(cloned) => {
+                let _ = with.link.pid(cloned.pid);
+                sys::exit(0)
+            }
+            Err(errno) => fail(with, Fault { step: Step::JoinNamespace, index: 0, errno }),
+        },
     }
 }
 
@@ -73,19 +63,24 @@ fn join(
     entrance: &Entrance,
     with: &Newcomer,
     plan: &ProcessPlan,
-) -> Result<(), Fault> {
+) -> Result<Option<OwnedFd>, Fault> {
     sys::close_all_but(&with.keep).at(Step::Descriptors)?;
     sys::default_signals().at(Step::Signals)?;
+    if let Some(processors) = &plan.turns.processors.0 {
+        sched_setaffinity(None, processors).at(Step::Affinity)?;
+    }
     for tasks in &entrance.tasks {
         rustix::io::write(tasks, b"0").at(Step::EnterCgroup)?;
     }
     process::oom_score(plan)?;
     // Before anybody inside can see this process.
     process::seal(plan)?;
-    move_into_thread_name_spaces(container, namespaces).at(Step::JoinNamespace)
+    let label_file = process::open_label(plan)?;
+    move_into_thread_name_spaces(container, namespaces).at(Step::JoinNamespace)?;
+    Ok(label_file)
 }
 
-fn become_it(with: &Newcomer, plan: &ProcessPlan) -> Result<Infallible, Fault> {
+fn become_it(with: &Newcomer, plan: &ProcessPlan, label_file: Option<&OwnedFd>) -> Result<Infallible, Fault> {
     setsid().at(Step::Session)?;
     if let (true, Some(socket)) = (plan.terminal, &with.console) {
         let root = open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
@@ -93,6 +88,9 @@ fn become_it(with: &Newcomer, plan: &ProcessPlan) -> Result<Infallible, Fault> {
     }
     streams(with.streams.as_ref())?;
     process::take_on(plan)?;
+    if let Some(processors) = &plan.turns.processors.1 {
+        sched_setaffinity(None, processors).at(Step::Affinity)?;
+    }
     let program = process::look_up(plan)?;
-    process::become_workload(plan, program)
+    process::become_workload(plan, program, label_file)
 }

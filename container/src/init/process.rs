@@ -3,8 +3,9 @@
 
 use std::convert::Infallible;
 use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, open, stat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, fstat, open, stat};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, chdir, set_dumpable_behavior, setrlimit, umask};
 use rustix::thread::{
@@ -16,6 +17,8 @@ use rustix::thread::{
 use super::fault::{At, Fault, Step};
 use crate::plan::ProcessPlan;
 use crate::security::caps;
+use crate::security::landlock::Landlock;
+use crate::security::lsm::Label;
 use crate::sys;
 
 /// Takes on the user, and gives up all rights but those of the plan. One is kept until `execve(2)`: without
@@ -25,6 +28,15 @@ use crate::sys;
 pub(super) fn take_on(plan: &ProcessPlan) -> Result<(), Fault> {
     for (index, &(resource, limit)) in plan.limits.iter().enumerate() {
         setrlimit(resource, limit).at_index(Step::Limit, index)?;
+    }
+    if let Some(attributes) = &plan.turns.scheduler {
+        sys::set_scheduler(attributes).at(Step::Scheduler)?;
+    }
+    if let Some((class, level)) = plan.turns.io {
+        sys::set_io_priority(class, level).at(Step::IoPriority)?;
+    }
+    if let Some((mode, nodes)) = &plan.turns.memory {
+        sys::set_memory_policy(*mode, nodes).at(Step::MemoryPolicy)?;
     }
     if let Some(domain) = plan.personality {
         sys::personality(domain).at(Step::Personality)?;
@@ -45,7 +57,8 @@ pub(super) fn take_on(plan: &ProcessPlan) -> Result<(), Fault> {
     }
     change_directory(plan).at(Step::Cwd)?;
     let sets = plan.capabilities;
-    let for_seccomp = if plan.seccomp.is_some() && !plan.no_new_privileges {
+    let last_step_needs_it = plan.seccomp.is_some() || plan.landlock.is_some();
+    let for_seccomp = if last_step_needs_it && !plan.no_new_privileges {
         CapabilitySet::SYS_ADMIN
     } else {
         CapabilitySet::empty()
@@ -133,8 +146,41 @@ fn executable(path: &CStr, runtime: (u64, u64)) -> sys::Result<()> {
     if is_runtime(interpreter) { Err(Errno::ACCESS) } else { Ok(()) }
 }
 
+/// Opens the file of /proc that takes the label, while /proc is the host's: the container's own could be anything
+/// (CVE-2019-16884).
+pub(super) fn open_label(plan: &ProcessPlan) -> Result<Option<OwnedFd>, Fault> {
+    let open = |label: &Label| open(label.file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    plan.label.as_ref().map(open).transpose().at(Step::Label)
+}
+
+/// Gives up all rights on files but those that the annotations name.
+fn restrict(landlock: &Landlock) -> sys::Result<()> {
+    let rules = sys::landlock::new_rules(landlock.all)?;
+    for (paths, rights) in
+        [(&landlock.read, sys::landlock::READ & landlock.all), (&landlock.write, landlock.all)]
+    {
+        for path in paths {
+            let path = open(path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            let directory = FileType::from_raw_mode(fstat(&path)?.st_mode) == FileType::Directory;
+            let rights = if directory { rights } else { rights & sys::landlock::OF_FILES };
+            sys::landlock::allow(&rules, path.as_fd(), rights)?;
+        }
+    }
+    sys::landlock::restrict(&rules)
+}
+
 /// Becomes the workload. Returns only what went wrong.
-pub(super) fn become_workload(plan: &ProcessPlan, program: &CStr) -> Result<Infallible, Fault> {
+pub(super) fn become_workload(
+    plan: &ProcessPlan,
+    program: &CStr,
+    label_file: Option<&OwnedFd>,
+) -> Result<Infallible, Fault> {
+    if let (Some(label), Some(file)) = (&plan.label, label_file) {
+        rustix::io::write(file, label.text.to_bytes()).at(Step::Label)?;
+    }
+    if let Some(landlock) = &plan.landlock {
+        restrict(landlock).at(Step::Landlock)?;
+    }
     if let Some(filter) = &plan.seccomp {
         sys::seccomp_load(&filter.program, filter.flags).at(Step::Seccomp)?;
     }

@@ -10,6 +10,7 @@ mod hooks;
 mod mounts;
 mod namespaces;
 mod process;
+mod turns;
 
 pub(crate) use devices::{DevicePlan, device_plan};
 pub(crate) use hooks::HookPlan;
@@ -111,7 +112,7 @@ impl Plan {
             read_only: paths("readonlyPaths", linux.readonly_paths())?,
             root_read_only: spec.root.as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
             pivot: around.pivot,
-            process: ProcessPlan::new(process, linux, around.preserve_fds)?,
+            process: ProcessPlan::new(process, linux, &spec.annotations, around.preserve_fds)?,
             namespaces,
             hooks: spec.hooks.as_ref().is_some_and(hooks_inside::before_pivot),
             hooks_inside: spec.hooks.as_ref().map(hooks_inside::Inside::new).transpose()?.flatten(),

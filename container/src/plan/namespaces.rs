@@ -1,12 +1,17 @@
 //! Which namespaces are new, which are joined, and how user ids map (`namespaces(7)`, `user_namespaces(7)`).
 
+use std::ffi::CString;
+use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Type};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::LinkNameSpaceType;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
+use crate::spec::c_string;
+use crate::sys;
 
 /// The namespaces of a container.
 #[derive(Debug)]
@@ -16,7 +21,11 @@ pub(crate) struct Namespaces {
     /// Made new only once the process sits in its cgroup, so that the cgroup is the namespace's root
     /// (`cgroup_namespaces(7)`).
     pub(crate) new_cgroup: bool,
-    /// Joined by path, the user namespace first: it gives the right to join the others (`setns(2)`).
+    /// A time namespace of its own, with the lines of `/proc/PID/timens_offsets` (`time_namespaces(7)`).
+    pub(crate) new_time: Option<CString>,
+    /// The user namespace to join, before any other is made or joined: it gives the right to (`setns(2)`).
+    pub(crate) join_user: Option<OwnedFd>,
+    /// The others to join by path.
     pub(crate) join: Vec<(OwnedFd, LinkNameSpaceType)>,
     /// The pid namespace to join: only children of the process that calls `setns(2)` enter it.
     pub(crate) join_pid: Option<OwnedFd>,
@@ -39,6 +48,8 @@ impl Namespaces {
         let mut this = Self {
             clone_flags: 0,
             new_cgroup: false,
+            new_time: None,
+            join_user: None,
             join: Vec::new(),
             join_pid: None,
             user: false,
@@ -53,22 +64,21 @@ impl Namespaces {
             }
             this.types |= flag;
             let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
-            if typ == Type::Time {
-                return Err(Error::config(field, "time namespaces are not supported yet"));
-            }
             let Some(path) = path else {
-                if typ == Type::Cgroup {
-                    this.new_cgroup = true;
-                } else {
-                    this.clone_flags |= flag;
+                match typ {
+                    Type::Cgroup => this.new_cgroup = true,
+                    Type::Time => this.new_time = Some(time_offsets(&field, linux)?),
+                    _ => this.clone_flags |= flag,
                 }
                 continue;
             };
-            let fd = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .context("open namespace of linux.namespaces", path.display())?;
+            let fd = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
+                Error::config(format!("{field}.path"), format!("{}: {error}", path.display()))
+            })?;
+            check_type(&fd, typ, &field, path)?;
             match typ {
                 Type::Pid => this.join_pid = Some(fd),
-                Type::User => this.join.insert(0, (fd, link_type(typ))),
+                Type::User => this.join_user = Some(fd),
                 _ => this.join.push((fd, link_type(typ))),
             }
         }
@@ -78,6 +88,11 @@ impl Namespaces {
             return Err(Error::config("linux.namespaces", reason));
         }
         this.user = this.has(Type::User);
+        if this.new_time.is_none() && linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())
+        {
+            let reason = "needs a new namespace of type \"time\" in linux.namespaces";
+            return Err(Error::config("linux.timeOffsets", reason));
+        }
         let (uids, gids) = (linux.uid_mappings().clone(), linux.gid_mappings().clone());
         let (uids, gids) = (uids.unwrap_or_default(), gids.unwrap_or_default());
         if this.is_new(Type::User) {
@@ -101,6 +116,11 @@ impl Namespaces {
         self.clone_flags & typ as u64 != 0
     }
 
+    /// All types that the container does not share with the runtime, as flags of `clone(2)`.
+    pub(crate) fn types(&self) -> u32 {
+        self.types as u32
+    }
+
     pub(crate) fn has_uts(&self) -> bool {
         self.has(Type::Uts)
     }
@@ -119,6 +139,39 @@ impl Namespaces {
 
     pub(crate) fn new_pid(&self) -> bool {
         self.is_new(Type::Pid)
+    }
+}
+
+/// The offsets of a new time namespace, a line for each clock.
+fn time_offsets(field: &str, linux: &Linux) -> Result<CString> {
+    // The process makes its time namespace itself, and enters it when it becomes the workload: execve(2) does that since
+    // Linux 6.3 (timens_on_exec).
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (6, 3) {
+        let reason = format!("a new time namespace needs Linux 6.3; this is {release}: leave it out");
+        return Err(Error::config(field, reason));
+    }
+    let mut lines = String::new();
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            let field = format!("linux.timeOffsets.{clock}");
+            return Err(Error::config(field, "is no clock with an offset: there are monotonic and boottime"));
+        }
+        let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        let _ = writeln!(lines, "{clock} {seconds} {nanoseconds}");
+    }
+    c_string("linux.timeOffsets", lines)
+}
+
+/// That a path leads to a namespace of the type that is expected there: NS_GET_NSTYPE (`ioctl_nsfs(2)`).
+fn check_type(fd: &OwnedFd, typ: Type, field: &str, path: &Path) -> Result<()> {
+    match sys::namespace_type(fd) {
+        Ok(found) if u64::from(found) == typ as u64 => Ok(()),
+        _ => {
+            let reason = format!("{} is no namespace of type {typ}", path.display());
+            Err(Error::config(format!("{field}.path"), reason))
+        }
     }
 }
 

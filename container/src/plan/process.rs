@@ -1,13 +1,17 @@
 //! The process: who runs what, where, with which rights and limits. The same for a container's first process and for
 //! one that `exec` adds.
 
+use std::collections::HashMap;
 use std::ffi::CString;
 
 use oci_spec::runtime::{Linux, PosixRlimitType as Limit};
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::CapabilitySet;
 
+use super::turns::Turns;
 use crate::error::{Context, Error, Result};
+use crate::security::landlock::Landlock;
+use crate::security::lsm::{self, Label};
 use crate::security::{caps, seccomp};
 use crate::spec::{Process, c_path, c_string};
 use crate::sys::CStrings;
@@ -33,6 +37,9 @@ pub(crate) struct ProcessPlan {
     pub(crate) limits: Vec<(Resource, Rlimit)>,
     pub(crate) oom_score_adj: Option<CString>,
     pub(crate) personality: Option<u64>,
+    pub(crate) turns: Turns,
+    pub(crate) label: Option<Label>,
+    pub(crate) landlock: Option<Landlock>,
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp: Option<seccomp::Filter>,
     pub(crate) terminal: bool,
@@ -54,7 +61,12 @@ pub(crate) struct Capabilities {
 }
 
 impl ProcessPlan {
-    pub(crate) fn new(process: &Process, linux: &Linux, preserve_fds: u32) -> Result<Self> {
+    pub(crate) fn new(
+        process: &Process,
+        linux: &Linux,
+        annotations: &HashMap<String, String>,
+        preserve_fds: u32,
+    ) -> Result<Self> {
         let command = process.args.first().filter(|command| !command.is_empty());
         let command = command.ok_or_else(|| Error::config("process.args", "names no command"))?.clone();
         if !process.cwd.is_absolute() {
@@ -86,6 +98,9 @@ impl ProcessPlan {
             limits: limits(process)?,
             oom_score_adj: oom_score_adj(process)?,
             personality: linux.personality().as_ref().map(|p| personality(p.domain())),
+            turns: Turns::new(process, linux)?,
+            label: lsm::label(process)?,
+            landlock: Landlock::new(annotations)?,
             no_new_privileges: process.no_new_privileges.unwrap_or(false),
             seccomp: linux.seccomp().as_ref().map(seccomp::compile).transpose()?,
             terminal: process.terminal.unwrap_or(false),

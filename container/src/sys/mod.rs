@@ -4,14 +4,18 @@
 //! That matters here because the container's first process is a raw `clone3(2)` of a possibly multi-threaded
 //! process: until `execve(2)` it may only do what `signal-safety(7)` allows.
 
+pub(crate) mod bpf;
 mod clone;
 mod exec;
+pub(crate) mod landlock;
 mod net;
+mod schedule;
 mod signals;
 
 pub(crate) use clone::{Cloned, clone_child};
 pub(crate) use exec::{CStrings, execute, exit};
 pub(crate) use net::loopback_up;
+pub(crate) use schedule::{set_io_priority, set_memory_policy, set_scheduler};
 pub use signals::SignalFd;
 
 use std::ffi::CStr;
@@ -176,6 +180,14 @@ pub(crate) fn pty_number(master: &OwnedFd) -> Result<u32> {
     };
     checked(value)?;
     Ok(number)
+}
+
+/// The type of a namespace, as a flag of `clone(2)`: NS_GET_NSTYPE (`ioctl_nsfs(2)`).
+pub(crate) fn namespace_type(link: &OwnedFd) -> Result<u32> {
+    const NS_GET_NSTYPE: libc::c_long = 0xb703; // _IO(0xb7, 3), linux/nsfs.h
+    // SAFETY: the request takes no argument and answers by its value alone (ioctl_nsfs(2)).
+    let value = unsafe { libc::syscall(libc::SYS_ioctl, link.as_raw_fd(), NS_GET_NSTYPE) };
+    checked(value).map(|flag| flag as u32)
 }
 
 /// Whether the working directory can be reached from the root: `getcwd(2)` of the kernel, which says "(unreachable)"

@@ -1,0 +1,119 @@
+//! Control groups of version 2, for real: in a mount namespace of this program's own in which /sys/fs/cgroup is a cgroup2
+//! file system, whatever the machine has there. One test only, since the namespace is entered by a thread.
+//!
+//! Which controllers the tree has is up to the machine: on one that gives them to version 1, few are left. What needs
+//! none (freezer, devices, membership, removal) is tried everywhere; limits where their controller is there.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Bundle, traces};
+use container::{ExecOptions, Exit, Status, spec};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use serde_json::json;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// Gives this thread a view of the machine with version 2 alone; the controllers that it has.
+fn only_version_2() -> Result<String, String> {
+    // SAFETY: only the mount namespace changes; CLONE_FILES is not among the flags (unshare(2)).
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.map_err(|error| format!("unshare: {error}"))?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(|error| format!("make / private: {error}"))?;
+    if !Path::new(ROOT).join("cgroup.controllers").exists() {
+        unmount(ROOT, UnmountFlags::DETACH).map_err(|error| format!("unmount {ROOT}: {error}"))?;
+        mount("cgroup2", ROOT, "cgroup2", MountFlags::empty(), None)
+            .map_err(|error| format!("mount cgroup2: {error}"))?;
+    }
+    fs::read_to_string(Path::new(ROOT).join("cgroup.controllers")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_container_lives_in_version_2() {
+    needs_root!();
+    let controllers = match only_version_2() {
+        Ok(controllers) => controllers,
+        Err(reason) => {
+            eprintln!("SKIPPED ({reason})");
+            assert!(std::env::var_os("CI").is_none(), "SKIPPED in CI ({reason})");
+            return;
+        }
+    };
+    eprintln!("controllers: {}", controllers.trim());
+
+    let script = "grep ^0: /proc/self/cgroup; ls /sys/fs/cgroup | grep -c cgroup.procs; \
+                  dd if=/dev/kmsg bs=1 count=0 2>&1 | grep -c 'not permitted'; echo x > /dev/null; sleep 1000";
+    let mut bundle = Bundle::new(&["sh", "-c", script]);
+    bundle.config["linux"]["cgroupsPath"] = json!(format!("/lab-tests/{}", bundle.id));
+    bundle.config["linux"]["devices"] = json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]);
+    // With the right to the log, only the rules on devices stand in the way.
+    let log = json!(["CAP_SYSLOG"]);
+    let capabilities = json!({"bounding": log, "effective": log, "permitted": log});
+    bundle.config["process"]["capabilities"] = capabilities.clone();
+    let mut resources = json!({"devices": [{"allow": false, "access": "rwm"}]});
+    let has = |name: &str| controllers.split_whitespace().any(|controller| controller == name);
+    if has("pids") {
+        resources["pids"] = json!({"limit": 20});
+    }
+    if has("memory") {
+        resources["memory"] = json!({"limit": 67_108_864, "reservation": 1_048_576});
+    }
+    if has("cpu") {
+        resources["cpu"] = json!({"shares": 512, "quota": 50_000, "period": 100_000});
+    }
+    if has("hugetlb") {
+        resources["hugepageLimits"] = json!([{"pageSize": "2MB", "limit": 4_194_304}]);
+    }
+    bundle.config["linux"]["resources"] = resources;
+    let (mut container, output) = bundle.create().unwrap();
+    container.start().unwrap();
+    let text = common::first_lines(output, 3);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines.contains(&"0::/"), "its own cgroup is the root that it sees: {text}");
+    assert_eq!(lines[lines.len() - 2..], ["1", "1"], "the mount is there, the host's log is not: {text}");
+
+    let own = Path::new(ROOT).join("lab-tests").join(&bundle.id);
+    let value = |file: &str| fs::read_to_string(own.join(file)).unwrap_or_default().trim().to_owned();
+    for (controller, file, expected) in [
+        ("pids", "pids.max", "20"),
+        ("memory", "memory.max", "67108864"),
+        ("memory", "memory.low", "1048576"),
+        ("cpu", "cpu.max", "50000 100000"),
+        ("hugetlb", "hugetlb.2MB.max", "4194304"),
+    ] {
+        assert!(!has(controller) || value(file) == expected, "{file}: {}", value(file));
+    }
+
+    container.pause().unwrap();
+    assert_eq!((container.status(), value("cgroup.freeze").as_str()), (Status::Paused, "1"));
+    container.resume().unwrap();
+    assert_eq!(container.status(), Status::Running);
+    let process = spec::Process {
+        args: ["sh", "-c", "grep -q '^0::/$' /proc/self/cgroup"].map(str::to_owned).to_vec(),
+        cwd: "/".into(),
+        ..spec::Process::default()
+    };
+    assert_eq!(container.exec(ExecOptions::new(process)).unwrap().wait().unwrap(), Exit::Code(0));
+
+    // Other rules in the place of the first: now the log may be read.
+    let update = json!({"devices": [{"allow": true, "access": "rwm"}]});
+    container.update(&serde_json::from_value(update).unwrap()).unwrap();
+    let arguments = ["dd", "if=/dev/kmsg", "bs=1", "count=0"];
+    let process = json!({"args": arguments, "cwd": "/", "capabilities": capabilities});
+    let process: spec::Process = serde_json::from_value(process).unwrap();
+    assert_eq!(container.exec(ExecOptions::new(process)).unwrap().wait().unwrap(), Exit::Code(0));
+
+    container.delete(true).unwrap();
+    assert_eq!(traces(&bundle), [].into());
+    assert!(!Path::new(ROOT).join("lab-tests").exists(), "the parent that was made for it goes too");
+
+    // A file that the kernel does not have is named.
+    let mut bundle = Bundle::new(&["true"]);
+    bundle.config["linux"]["resources"] = json!({"unified": {"memory.nonesuch": "1"}});
+    let error = bundle.create().map(|_| ()).unwrap_err().to_string();
+    assert!(error.starts_with("linux.resources.unified[\"memory.nonesuch\"]: "), "{error}");
+    assert_eq!(traces(&bundle), [].into());
+}
