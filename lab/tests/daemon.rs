@@ -270,6 +270,63 @@ fn an_image_is_loaded_listed_tagged_and_removed() {
 }
 
 #[test]
+fn files_are_copied_in_and_out_of_containers_whether_they_run_or_not() {
+    let Some(daemon) = Daemon::start("container: docker cp") else { return };
+    let folder = daemon.lab.home().join("folder");
+    std::fs::create_dir_all(folder.join("below")).expect("a directory");
+    std::fs::write(folder.join("below/file"), "from the host\n").expect("a file");
+    let source = folder.to_str().expect("a text");
+    daemon.says(&[
+        "create",
+        "--name",
+        "box",
+        "lab",
+        "sh",
+        "-c",
+        "cat /tmp/folder/below/file; echo made >/made; sleep 1000",
+    ]);
+    daemon.says(&["cp", source, "box:/tmp"]);
+    daemon.says(&["start", "box"]);
+    eventually("the copied file", || daemon.says(&["logs", "box"]) == "from the host");
+    eventually("the container's file", || daemon.docker(&["exec", "box", "cat", "/made"]).code == 0);
+    for state in ["running", "stopped"] {
+        let back = daemon.lab.home().join(state);
+        daemon.says(&["cp", "box:/made", back.to_str().expect("a text")]);
+        assert_eq!(std::fs::read_to_string(&back).expect("a file"), "made\n");
+        let folder = daemon.lab.home().join(format!("{state}-folder"));
+        daemon.says(&["cp", "box:/tmp/folder", folder.to_str().expect("a text")]);
+        assert_eq!(std::fs::read_to_string(folder.join("below/file")).expect("a file"), "from the host\n");
+        assert!(daemon.docker(&["cp", "box:/nothing", "/tmp"]).stderr.contains("Could not find the file"));
+        let changes = daemon.says(&["diff", "box"]);
+        assert!(changes.contains("A /made") && changes.contains("C /tmp"), "{changes}");
+        daemon.docker(&["stop", "-t", "0", "box"]);
+    }
+}
+
+#[test]
+fn a_container_s_changes_become_an_image_that_can_be_saved_and_loaded() {
+    let Some(daemon) = Daemon::start("container: docker commit and save") else { return };
+    daemon.says(&["run", "--name", "base", "lab", "sh", "-c", "echo kept >/mark; rm /etc/os-release"]);
+    daemon.says(&["commit", "-m", "a mark", "base", "marked:1"]);
+    let script = "cat /mark; [ -e /etc/os-release ] || echo gone";
+    assert_eq!(daemon.says(&["run", "--rm", "marked:1", "sh", "-c", script]), "kept\ngone");
+    assert!(daemon.says(&["history", "marked:1"]).contains("a mark"));
+    let archive = daemon.lab.home().join("saved.tar");
+    let archive = archive.to_str().expect("a text");
+    daemon.says(&["save", "-o", archive, "marked:1"]);
+    let id = daemon.says(&["images", "-q", "marked"]);
+    daemon.says(&["rmi", "marked:1"]);
+    assert_eq!(daemon.says(&["load", "-i", archive]), "Loaded image: marked:1");
+    assert_eq!(daemon.says(&["images", "-q", "marked"]), id);
+    assert_eq!(daemon.says(&["run", "--rm", "marked:1", "sh", "-c", script]), "kept\ngone");
+    let exported = daemon.lab.home().join("exported.tar");
+    daemon.says(&["export", "-o", exported.to_str().expect("a text"), "base"]);
+    let list = Command::new("tar").arg("-tf").arg(&exported).output().expect("tar is installed");
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(list.lines().any(|path| path == "mark") && !list.contains("etc/os-release"), "{list}");
+}
+
+#[test]
 fn many_clients_at_once_lose_nothing_and_leave_nothing() {
     let Some(daemon) = Daemon::start("container: many clients") else { return };
     daemon.says(&["run", "--rm", "lab", "true"]);

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::Daemon;
+use super::files::Outgoing;
 use super::query::Query;
 use super::reply::{Handled, Refusal, Reply, empty, line, ok, streamed};
 use crate::engine::stored::{Engine, Filters};
@@ -90,22 +91,11 @@ fn matches_pattern(name: &str, pattern: &str) -> bool {
 
 /// Loads what `docker save` wrote, as it arrives.
 pub(super) fn load(daemon: &Daemon, request: Request<Incoming>) -> Reply {
-    let (bytes, incoming) = mpsc::channel::<Bytes>(16);
-    let mut body = request.into_body();
-    let feed = tokio::spawn(async move {
-        while let Some(Ok(frame)) = body.frame().await {
-            if let Ok(data) = frame.into_data()
-                && bytes.send(data).await.is_err()
-            {
-                return;
-            }
-        }
-    });
+    let (feed, arriving) = Arriving::of(request);
     let (sender, reply) = streamed("application/json");
     let engine = std::sync::Arc::clone(&daemon.engine);
     tokio::task::spawn_blocking(move || {
-        let loaded =
-            engine.images().load_from(Arriving { incoming, chunk: Bytes::new() }, "the archive", &());
+        let loaded = engine.images().load_from(arriving, "the archive", &());
         feed.abort();
         match loaded {
             Ok(all) => {
@@ -128,10 +118,53 @@ pub(super) fn load(daemon: &Daemon, request: Request<Incoming>) -> Reply {
     reply
 }
 
+/// `docker save`: the names are in the path, or several times in the query.
+pub(super) async fn save(daemon: &Daemon, path: &[String], query: &Query) -> Handled {
+    let names: Vec<String> = path.iter().chain(query.all("names")).cloned().collect();
+    let images = daemon
+        .work(move |engine| {
+            let store = engine.images_with_embedded()?;
+            let mut images: Vec<(Image, Vec<Reference>)> = Vec::new();
+            for name in &names {
+                let image = store.resolve(name)?;
+                // One that was asked for by its id is saved without a name.
+                let known = name.parse::<Reference>().ok().filter(|name| image.name() == Some(name));
+                match images.iter_mut().find(|(other, _)| other.id() == image.id()) {
+                    Some((_, names)) => names.extend(known),
+                    None => images.push((image, known.into_iter().collect())),
+                }
+            }
+            Ok(images)
+        })
+        .await?;
+    let (sender, reply) = streamed("application/x-tar");
+    let engine = std::sync::Arc::clone(&daemon.engine);
+    tokio::task::spawn_blocking(move || engine.images().save(&images, Outgoing::new(sender)));
+    Ok(reply)
+}
+
 /// A body that is read where reading may block.
-struct Arriving {
+pub(super) struct Arriving {
     incoming: mpsc::Receiver<Bytes>,
     chunk: Bytes,
+}
+
+impl Arriving {
+    /// The body of a request, and the task that receives it.
+    pub(super) fn of(request: Request<Incoming>) -> (tokio::task::JoinHandle<()>, Self) {
+        let (bytes, incoming) = mpsc::channel::<Bytes>(16);
+        let mut body = request.into_body();
+        let feed = tokio::spawn(async move {
+            while let Some(Ok(frame)) = body.frame().await {
+                if let Ok(data) = frame.into_data()
+                    && bytes.send(data).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+        (feed, Self { incoming, chunk: Bytes::new() })
+    }
 }
 
 impl io::Read for Arriving {

@@ -10,11 +10,13 @@
 //! at any moment; a client that was attached has to attach again, and that is all.
 //!
 //! Reading order: `route.rs`, which request goes where; `reply.rs`, answers and errors; `query.rs`, what a request says;
-//! then one file for each part of the API: `system`, `containers`, `life`, `streams`, `exec`, `images`, `volumes`.
+//! then one file for each part of the API: `system`, `containers`, `life`, `streams`, `exec`, `files`,
+//! `images`, `volumes`.
 
 mod containers;
 mod events;
 mod exec;
+mod files;
 mod images;
 mod life;
 mod query;

@@ -12,23 +12,28 @@ use super::reply::Refusal;
 /// The largest JSON body that is read; docker's own limit for configurations.
 const LARGEST: usize = 4 << 20;
 
-/// The query of a request. Of a name given twice, the first counts.
+/// The query of a request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Query(HashMap<String, String>);
+pub(super) struct Query(HashMap<String, Vec<String>>);
 
 impl Query {
     pub(super) fn of(text: &str) -> Self {
-        let mut query = HashMap::new();
+        let mut query: HashMap<String, Vec<String>> = HashMap::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            query.entry(decode(name)).or_insert_with(|| decode(value));
+            query.entry(decode(name)).or_default().push(decode(value));
         }
         Self(query)
     }
 
     /// The value, where it is given and not empty.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.all(name).first().map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// All values of a name that is given several times.
+    pub(super) fn all(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Docker's booleans: anything but these is true (httputils.BoolValue).

@@ -9,7 +9,7 @@ use hyper::{Method, Request};
 
 use super::query::{Query, decode};
 use super::reply::{Handled, Refusal, Reply};
-use super::{API, Daemon, containers, events, exec, images, life, streams, system, volumes};
+use super::{API, Daemon, containers, events, exec, files, images, life, streams, system, volumes};
 
 /// Answers any request.
 pub(super) async fn answer(daemon: Daemon, request: Request<Incoming>) -> Result<Reply, Infallible> {
@@ -99,6 +99,11 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
             life::change(daemon, id, change, query).await
         }
 
+        ["containers", id, "archive"] => files::archive(daemon, id, query, request).await,
+        ["containers", id, "changes"] if is(&get) => files::changes(daemon, id).await,
+        ["containers", id, "export"] if is(&get) => files::export(daemon, id).await,
+        ["commit"] if is(&post) => files::commit(daemon, query, request).await,
+
         ["exec", id, "start"] if is(&post) => exec::start(daemon, id, request).await,
         ["exec", id, "json"] if is(&get) => exec::inspect(daemon, id).await,
         ["exec", id, "resize"] if is(&post) => exec::resize(daemon, id, query).await,
@@ -107,6 +112,8 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         ["images", "load"] if is(&post) => Ok(images::load(daemon, request)),
         ["images", "create"] if is(&post) => images::create(daemon, &query),
         ["images", "prune"] if is(&post) => images::prune(daemon).await,
+        ["images", "get"] if is(&get) => images::save(daemon, &[], &query).await,
+        ["images", name @ .., "get"] if is(&get) => images::save(daemon, &[name.join("/")], &query).await,
         ["images", name @ .., "json"] if is(&get) => images::inspect(daemon, &name.join("/")).await,
         ["images", name @ .., "history"] if is(&get) => images::history(daemon, &name.join("/")).await,
         ["images", name @ .., "tag"] if is(&post) => images::tag(daemon, &name.join("/"), query).await,

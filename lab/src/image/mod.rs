@@ -25,10 +25,12 @@ pub mod embedded;
 mod error;
 mod layer;
 mod load;
+pub(crate) mod pack;
 mod progress;
 mod reference;
+mod save;
 mod store;
-mod tar;
+pub(crate) mod tar;
 mod unpack;
 pub mod users;
 

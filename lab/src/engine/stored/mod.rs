@@ -15,10 +15,12 @@
 //! Reading order: `db.rs` and `record.rs`, what is kept; `plan.rs`, from docker's configuration to what a wall is asked
 //! for; `create.rs`, `life.rs`, `link.rs`, a container's life; `inspect.rs`, `logs.rs`, `events.rs`, `files.rs`, looking at it.
 
+mod commit;
 mod create;
 mod db;
 mod events;
 mod exec;
+mod files;
 mod inspect;
 mod life;
 mod link;
@@ -26,11 +28,14 @@ mod list;
 mod logs;
 pub mod plan;
 mod record;
+mod root;
 mod usage;
 pub mod volumes;
 
+pub use commit::Commit;
 pub use events::Event;
 pub use exec::ExecRecord;
+pub use files::Change;
 pub use life::Stop;
 pub use link::connect;
 pub(crate) use link::{probe as connect_probe, short};

@@ -148,6 +148,14 @@ impl Store {
         self.set_name(image.manifest(), image.manifest_size(), Some(name), None)
     }
 
+    /// The media types of an image's layers, the lowest first.
+    pub(crate) fn layer_media(&self, image: &Image) -> Result<Vec<String>> {
+        let manifest: ImageManifest =
+            serde_json::from_slice(&self.read_json(image.manifest(), "its manifest")?)
+                .map_err(|error| Error::malformed(format!("manifest {}", image.manifest()), error))?;
+        Ok(manifest.layers().iter().map(|layer| layer.media_type().to_string()).collect())
+    }
+
     /// The image of an entry in the index, under a lease; None where it has just been removed.
     fn image(&self, descriptor: &Descriptor) -> Result<Option<Image>> {
         let digest = Digest::try_from(descriptor.digest())?;
