@@ -45,6 +45,9 @@ fn both_walls_hold_on_hardware_like_kvm_and_pure_cgroup_v2() {
         echo "container limit: $("$lab" run -m 64m lab cat /sys/fs/cgroup/memory.max)"
         echo "vm: $("$lab" run --quiet --runtime vm lab hello)"
         "$lab" run --quiet --runtime vm lab sh -c 'exit 9'; echo "vm exit: $?"
+        for name in first second; do
+            echo "warm $name: $("$lab" run --quiet --runtime vm --warm --hostname $name lab hostname)"
+        done
         find /sys/fs/cgroup -path '*lab*' | grep -c . | sed 's/^/cgroups left: /'
     "#;
     let output = Command::new(env!("CARGO_BIN_EXE_lab"))
@@ -59,6 +62,8 @@ fn both_walls_hold_on_hardware_like_kvm_and_pure_cgroup_v2() {
         "container exit: 7",
         "vm: hello, world",
         "vm exit: 9",
+        "warm first: first",
+        "warm second: second",
     ] {
         assert!(stdout.lines().any(|line| line == promise), "{promise}\n--- {stdout}\n--- {stderr}");
     }

@@ -4,8 +4,11 @@
 //! which was written for the few instructions that touch devices. Two things follow: some instructions are missing, and
 //! every instruction of the kernel costs a thousand times what it does elsewhere. None of this is done on hardware.
 
+use kvm_bindings::kvm_segment;
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::sys;
 
 use super::acpi::VirtioWindow;
 use super::layout;
@@ -71,6 +74,18 @@ impl Quirks {
         // Do not watch the TSC with another clock: reading the timer is an exit.
         "tsc=reliable",
     ];
+}
+
+/// What QEMU's translator wants to see in the task register of a guest under its emulated SVM: a task segment that is not
+/// busy, though the one in use always is. It looks there when user code touches an I/O port, and takes any other type for a
+/// missing permission (target/i386/tcg, `helper_check_io`). KVM reports the busy type, whatever the CPU had, so a restored
+/// guest must be given the other one. Processors do not mind on SVM, where entry to the guest does not check it (APM vol. 2,
+/// section 15.5.1); on VMX they do, but the translator has none.
+pub(crate) fn task_register(tr: &mut kvm_segment) {
+    const BUSY: u8 = 2;
+    if sys::hypervisor() == *b"TCGTCGTCGTCG" {
+        tr.type_ &= !BUSY;
+    }
 }
 
 /// An instruction that the emulator lacks and that we can do for it.

@@ -15,7 +15,7 @@ use crate::kvm::Kvm;
 use crate::snapshot::record::{Malformed, Reader, Writer};
 use crate::{Error, sys};
 
-use super::cpu;
+use super::{cpu, quirks};
 
 /// MSRs that some KVMs give but do not take back. Each is one that a guest here never writes.
 ///
@@ -72,7 +72,9 @@ impl VcpuState {
         if vcpu.get_tsc_khz().ok() != Some(self.tsc_khz) {
             vcpu.set_tsc_khz(self.tsc_khz).map_err(Error::kvm("KVM_SET_TSC_KHZ"))?;
         }
-        vcpu.set_sregs(&self.sregs).map_err(Error::kvm("KVM_SET_SREGS"))?;
+        let mut sregs = self.sregs;
+        quirks::task_register(&mut sregs.tr);
+        vcpu.set_sregs(&sregs).map_err(Error::kvm("KVM_SET_SREGS"))?;
         vcpu.set_xcrs(&self.xcrs).map_err(Error::kvm("KVM_SET_XCRS"))?;
         sys::set_xsave(vcpu, &self.xsave).map_err(Error::kvm("KVM_SET_XSAVE"))?;
         vcpu.set_regs(&self.regs).map_err(Error::kvm("KVM_SET_REGS"))?;
