@@ -253,3 +253,82 @@ fn landlock_leaves_only_the_paths_of_the_annotations() {
         assert_eq!((exit, lines), (Exit::Code(0), vec!["in", "x", "kept"]), "{text}");
     }
 }
+
+#[test]
+fn an_idmapped_mount_shows_other_owners() {
+    needs_root!();
+    for own_users in [false, true] {
+        let mut bundle = script("stat -c '%u %g' /v/file; touch /v/new");
+        let shared = bundle.directory.join("shared");
+        fs::create_dir(&shared).unwrap();
+        fs::write(shared.join("file"), "").unwrap();
+        std::os::unix::fs::chown(shared.join("file"), Some(1000), Some(1001)).unwrap();
+        std::os::unix::fs::chown(&shared, Some(1000), Some(1001)).unwrap();
+        let mut mount =
+            json!({"destination": "/v", "type": "bind", "source": shared, "options": ["bind", "idmap"]});
+        if own_users {
+            // The container's own map: what belongs to 0 on disk belongs to 0 inside.
+            common::user_namespace(&mut bundle, 100_000);
+            std::os::unix::fs::chown(shared.join("file"), Some(0), Some(0)).unwrap();
+            std::os::unix::fs::chown(&shared, Some(0), Some(0)).unwrap();
+        } else {
+            mount["uidMappings"] = json!([{"containerID": 1000, "hostID": 0, "size": 1}]);
+            mount["gidMappings"] = json!([{"containerID": 1001, "hostID": 0, "size": 1}]);
+        }
+        bundle.config["mounts"].as_array_mut().unwrap().push(mount);
+        let (exit, text) = match bundle.create() {
+            Err(error) if error.to_string().contains("cannot be idmapped") => {
+                eprintln!("SKIPPED ({error})");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+            Ok((mut container, mut output)) => {
+                container.start().unwrap();
+                let mut text = String::new();
+                std::io::Read::read_to_string(&mut output, &mut text).unwrap();
+                let exit = container.wait().unwrap();
+                container.delete(false).unwrap();
+                (exit, text)
+            }
+        };
+        assert_eq!((exit, text.as_str()), (Exit::Code(0), "0 0\n"), "own user namespace: {own_users}");
+        let new = std::os::unix::fs::MetadataExt::uid(&fs::metadata(shared.join("new")).unwrap());
+        assert_eq!(new, if own_users { 0 } else { 1000 });
+        assert_eq!(traces(&bundle), [].into());
+    }
+    let mut bundle = script("true");
+    let mount = json!({"destination": "/v", "type": "bind", "source": "/", "options": ["bind", "idmap"]});
+    bundle.config["mounts"].as_array_mut().unwrap().push(mount);
+    assert!(refusal(&bundle).starts_with("mounts[7]: an idmapped mount needs"));
+}
+
+#[test]
+fn a_tmpfs_can_begin_with_what_it_covers() {
+    needs_root!();
+    let mut bundle =
+        script("cat /etc/a/file /etc/link; stat -c '%a %u' /etc/a /etc/a/file; echo new > /etc/a/file");
+    let etc = bundle.rootfs().join("etc");
+    fs::create_dir(etc.join("a")).unwrap();
+    fs::write(etc.join("a/file"), "old\n").unwrap();
+    std::os::unix::fs::symlink("a/file", etc.join("link")).unwrap();
+    std::os::unix::fs::chown(etc.join("a/file"), Some(7), None).unwrap();
+    let mode = |path: &str, mode| {
+        fs::set_permissions(etc.join(path), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    mode("a/file", 0o664);
+    mode("a", 0o711);
+    let mount = json!({"destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "tmpcopyup"]});
+    bundle.config["mounts"].as_array_mut().unwrap().push(mount);
+    assert_eq!(inside(&bundle), "old\nold\n711 0\n664 7\n");
+    assert_eq!(fs::read_to_string(etc.join("a/file")).unwrap(), "old\n", "the image is as it was");
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_name() {
+    needs_root!();
+    for (field, value) in [("netDevices", json!({"eth9": {}})), ("intelRdt", json!({"closID": "x"}))] {
+        let mut bundle = script("true");
+        bundle.config["linux"][field] = value;
+        assert!(refusal(&bundle).starts_with(&format!("linux.{field}: ")));
+    }
+}

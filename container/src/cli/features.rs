@@ -38,7 +38,7 @@ pub(super) fn print() -> Outcome {
             "apparmor": {"enabled": container::supported::apparmor()},
             "selinux": {"enabled": container::supported::selinux()},
             "intelRdt": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
         },
     });
     println!("{features:#}");

@@ -130,7 +130,7 @@ impl Fault {
             Step::Root | Step::Pivot | Step::RootReadOnly | Step::RootPropagation => Some(plan.root.name()),
             Step::BuildMount | Step::Target | Step::AttachMount => {
                 plan.mounts.get(index).map(|mount| match &mount.source {
-                    crate::plan::Source::Bind { path, .. } => {
+                    crate::plan::Source::Bind { path, .. } | crate::plan::Source::Prepared { path, .. } => {
                         format!("{} (from {})", mount.name, path.to_string_lossy())
                     }
                     crate::plan::Source::FileSystem { typ, .. } => {

@@ -3,6 +3,7 @@
 //! Nothing here allocates, locks or unwinds (`signal-safety(7)`): the process is a copy of one thread of the runtime.
 //! Its memory is the plan; its only words are [`fault::Fault`]s.
 
+mod copy_up;
 mod devices;
 mod fault;
 mod hooks;
@@ -59,7 +60,17 @@ impl Belongings {
             .hooks_inside
             .iter()
             .flat_map(|hooks| [hooks.create_input.as_fd(), hooks.start_input.as_fd()]);
-        let all = own.chain(tasks).chain(joined).chain(layers).chain(inputs).map(|fd| fd.as_raw_fd());
+        let prepared = plan.mounts.iter().filter_map(|mount| match &mount.source {
+            crate::plan::Source::Prepared { tree, .. } => Some(tree.as_fd()),
+            _ => None,
+        });
+        let all = own
+            .chain(tasks)
+            .chain(joined)
+            .chain(layers)
+            .chain(inputs)
+            .chain(prepared)
+            .map(|fd| fd.as_raw_fd());
         self.keep = (0..3 + plan.process.preserve_fds as RawFd).chain(all).collect();
         self.keep.sort_unstable();
         self.keep.dedup();
@@ -249,7 +260,7 @@ fn make_mounts(plan: &Plan, root: &OwnedFd) -> Result<(), Fault> {
                 rustix::fs::symlinkat(to.as_c_str(), &directory, name).at_index(Step::AttachMount, index)?;
             }
             Source::Remount => mounts::remount(root.as_fd(), mount).at_index(Step::AttachMount, index)?,
-            Source::FileSystem { .. } | Source::Bind { .. } => {
+            Source::FileSystem { .. } | Source::Bind { .. } | Source::Prepared { .. } => {
                 let detached = mounts::prepare(mount).at_index(Step::BuildMount, index)?;
                 let target = mounts::target(root.as_fd(), mount, &detached).at_index(Step::Target, index)?;
                 mounts::attach(mount, &detached, &target).at_index(Step::AttachMount, index)?;

@@ -53,6 +53,7 @@ pub(super) fn prepare(plan: &MountPlan) -> sys::Result<OwnedFd> {
             }
             Ok(tree)
         }
+        Source::Prepared { tree, .. } => rustix::io::fcntl_dupfd_cloexec(tree, 3),
         Source::Link { .. } | Source::Remount => Err(Errno::INVAL), // there is nothing to prepare
     }
 }
@@ -74,6 +75,9 @@ pub(super) fn target(root: BorrowedFd<'_>, plan: &MountPlan, mount: &OwnedFd) ->
 
 /// Attaches a prepared mount.
 pub(super) fn attach(plan: &MountPlan, mount: &OwnedFd, target: &OwnedFd) -> sys::Result<()> {
+    if plan.copy_up {
+        super::copy_up::copy(target.as_fd(), mount.as_fd())?;
+    }
     move_mount(mount, c"", target, c"", FD_TO_FD)?;
     if plan.attributes.changes_tree() {
         change(mount.as_fd(), true, plan.attributes.tree_set, plan.attributes.tree_clear)?;

@@ -7,6 +7,7 @@
 
 mod devices;
 mod hooks;
+mod idmap;
 mod mounts;
 mod namespaces;
 mod process;
@@ -96,9 +97,10 @@ impl Plan {
             let paths = paths.iter().flatten().enumerate();
             paths.map(|(i, path)| inside(&format!("linux.{field}[{i}]"), Path::new(path))).collect()
         };
+        unsupported(linux)?;
         let mut mounts = Vec::new();
         for (index, mount) in spec.mounts.iter().enumerate() {
-            mount_plan(&mut mounts, index, mount, around, &namespaces)?;
+            mount_plan(&mut mounts, index, mount, around, &namespaces, linux.mount_label().as_deref())?;
         }
         Ok(Self {
             hostname,
@@ -118,6 +120,19 @@ impl Plan {
             hooks_inside: spec.hooks.as_ref().map(hooks_inside::Inside::new).transpose()?.flatten(),
         })
     }
+}
+
+/// What would be passed over in silence otherwise: a container that asks for it does not start without it.
+fn unsupported(linux: &Linux) -> Result<()> {
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        let reason = "moving network devices is not supported yet; move them by a createRuntime hook (ip link set netns)";
+        return Err(Error::config("linux.netDevices", reason));
+    }
+    if linux.intel_rdt().is_some() {
+        let reason = "Intel RDT is not supported yet; write to /sys/fs/resctrl by a createRuntime hook";
+        return Err(Error::config("linux.intelRdt", reason));
+    }
+    Ok(())
 }
 
 /// A path inside the container, relative to its root: what `openat2(2)` with RESOLVE_IN_ROOT takes.

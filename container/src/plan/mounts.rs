@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{LinuxIdMapping, Mount};
 use rustix::mount::MountPropagationFlags as Propagation;
 
 use super::{Namespaces, Surroundings, inside};
 use crate::error::{Error, Result};
+use crate::security::lsm;
 use crate::spec::{c_path, c_string};
 
 /// One mount, made ready.
@@ -22,6 +24,8 @@ pub(crate) struct MountPlan {
     pub(crate) attributes: Attributes,
     /// /proc and /sys must be directories themselves: through a symbolic link, masked paths would be missed.
     pub(crate) no_symlinks: bool,
+    /// Whether it begins with what is in the directory that it covers.
+    pub(crate) copy_up: bool,
 }
 
 /// What is mounted.
@@ -31,6 +35,8 @@ pub(crate) enum Source {
     FileSystem { typ: CString, source: Option<CString>, parameters: Vec<(CString, Option<CString>)> },
     /// A part of the host's tree.
     Bind { path: CString, recursive: bool },
+    /// A part of the host's tree that the runtime has prepared already, with other owners.
+    Prepared { tree: OwnedFd, path: CString },
     /// A symbolic link (the alias of a cgroup v1 hierarchy), which is no mount but belongs in the same order.
     Link { to: CString },
     /// No new mount: new attributes for the one that is there.
@@ -115,7 +121,7 @@ impl Attributes {
 pub(crate) fn mount_options() -> Vec<String> {
     let attributes = ATTRIBUTES.iter().flat_map(|(name, ..)| [(*name).to_owned(), format!("r{name}")]);
     let propagations = PROPAGATIONS.iter().flat_map(|(name, _)| [(*name).to_owned(), format!("r{name}")]);
-    let others = ["bind", "rbind", "remount", "defaults"].map(str::to_owned);
+    let others = ["bind", "rbind", "remount", "defaults", "idmap", "ridmap", "tmpcopyup"].map(str::to_owned);
     let mut all: Vec<String> = attributes.chain(propagations).chain(others).collect();
     all.sort_unstable();
     all.dedup();
@@ -147,22 +153,22 @@ pub(crate) fn mount_plan(
     mount: &Mount,
     around: &Surroundings<'_>,
     namespaces: &Namespaces,
+    label: Option<&str>,
 ) -> Result<()> {
     let field = format!("mounts[{index}]");
     let mut attributes = Attributes::default();
-    let (mut bind, mut remount) = (None, false);
+    let (mut bind, mut remount, mut copy_up) = (None, false, false);
+    let maps = |maps: &Option<Vec<LinuxIdMapping>>| maps.as_ref().is_some_and(|maps| !maps.is_empty());
+    let mut idmap = (maps(mount.uid_mappings()) || maps(mount.gid_mappings())).then_some(false);
     let mut data = Vec::new();
     for option in mount.options().iter().flatten() {
         match option.as_str() {
             "bind" => bind = bind.or(Some(false)),
             "rbind" => bind = Some(true),
             "remount" => remount = true,
-            "tmpcopyup" | "idmap" | "ridmap" => {
-                return Err(Error::config(
-                    field,
-                    format!("the option {option:?} is not supported yet; leave it out"),
-                ));
-            }
+            "tmpcopyup" => copy_up = true,
+            "idmap" => idmap = idmap.or(Some(false)),
+            "ridmap" => idmap = Some(true),
             option if attributes.take(option) || IGNORED.contains(&option) => {}
             option => data.push(option),
         }
@@ -177,7 +183,14 @@ pub(crate) fn mount_plan(
     } else if let Some(recursive) = bind {
         let path =
             mount.source().as_ref().ok_or_else(|| Error::config(&*field, "a bind mount needs a source"))?;
-        Source::Bind { path: c_path(&field, around.bundle.join(path))?, recursive }
+        let path = around.bundle.join(path);
+        if let Some(tree) = idmap.take() {
+            let maps = super::idmap::maps(&field, mount, namespaces)?;
+            let tree = super::idmap::prepare(&field, &path, recursive || tree, &maps, &mut attributes)?;
+            Source::Prepared { tree, path: c_path(&field, path)? }
+        } else {
+            Source::Bind { path: c_path(&field, path)?, recursive }
+        }
     } else if typ == "cgroup" {
         return cgroup(plan, &field, mount, attributes, around, namespaces);
     } else {
@@ -187,11 +200,28 @@ pub(crate) fn mount_plan(
                 "has no type; a bind mount needs the option \"bind\" or \"rbind\"",
             ));
         }
-        file_system(&field, typ, mount.source().as_deref(), &data)?
+        let mut source = file_system(&field, typ, mount.source().as_deref(), &data)?;
+        // File systems whose files have no labels of their own take the container's (mount(8), "context=").
+        if let (Some(label), "tmpfs" | "mqueue" | "devpts", Source::FileSystem { parameters, .. }) =
+            (label.filter(|label| !label.is_empty()), typ, &mut source)
+        {
+            lsm::check_selinux("linux.mountLabel")?;
+            parameters.push((c"context".into(), Some(c_string("linux.mountLabel", label)?)));
+        }
+        source
     };
+    if idmap.is_some() {
+        return Err(Error::config(
+            field,
+            "only a bind mount can be idmapped: add the option \"bind\" or \"rbind\"",
+        ));
+    }
+    if copy_up && !matches!(&source, Source::FileSystem { typ, .. } if typ.as_c_str() == c"tmpfs") {
+        return Err(Error::config(field, "the option \"tmpcopyup\" is for a tmpfs"));
+    }
     let target = inside(&field, mount.destination())?;
     let name = mount.destination().display().to_string();
-    plan.push(MountPlan { name, target, source, attributes, no_symlinks });
+    plan.push(MountPlan { name, target, source, attributes, no_symlinks, copy_up });
     Ok(())
 }
 
@@ -221,7 +251,7 @@ fn cgroup(
     let mut add = |path: &Path, source, attributes| -> Result<()> {
         let name = path.display().to_string();
         let target = inside(field, path)?;
-        plan.push(MountPlan { name, target, source, attributes, no_symlinks: false });
+        plan.push(MountPlan { name, target, source, attributes, no_symlinks: false, copy_up: false });
         Ok(())
     };
     let bind = |path: PathBuf| Ok::<_, Error>(Source::Bind { path: c_path(field, path)?, recursive: false });
@@ -264,7 +294,8 @@ fn cgroup(
 impl MountPlan {
     /// Whether something of the host's is mounted exactly there.
     pub(crate) fn binds(&self, target: &CStr) -> bool {
-        matches!(self.source, Source::Bind { .. }) && self.target.as_c_str() == target
+        matches!(self.source, Source::Bind { .. } | Source::Prepared { .. })
+            && self.target.as_c_str() == target
     }
 }
 
