@@ -327,6 +327,28 @@ fn a_container_s_changes_become_an_image_that_can_be_saved_and_loaded() {
 }
 
 #[test]
+fn a_published_port_leads_into_the_container() {
+    let Some(daemon) = Daemon::start("container: published ports") else { return };
+    daemon.says(&["run", "-d", "--name", "web", "-p", "127.0.0.1::8080", "lab", "http"]);
+    let address = daemon.says(&["port", "web", "8080"]);
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    assert!(daemon.says(&["ps", "--format", "{{.Ports}}"]).contains("->8080/tcp"));
+    eventually("an answer", || {
+        let Ok(mut stream) = std::net::TcpStream::connect(&address) else { return false };
+        let mut answer = String::new();
+        let asked = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+        asked.is_ok()
+            && std::io::Read::read_to_string(&mut stream, &mut answer).is_ok()
+            && answer.starts_with("HTTP/1")
+    });
+    let taken = format!("{address}:8080");
+    let output = daemon.docker(&["run", "--rm", "-p", &taken, "lab", "true"]);
+    assert!(output.stderr.contains("port is already allocated"), "{output:?}");
+    daemon.says(&["stop", "-t", "0", "web"]);
+    assert!(std::net::TcpStream::connect(&address).is_err());
+}
+
+#[test]
 fn many_clients_at_once_lose_nothing_and_leave_nothing() {
     let Some(daemon) = Daemon::start("container: many clients") else { return };
     daemon.says(&["run", "--rm", "lab", "true"]);

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use bollard_stubs::models::{
-    ContainerCreateBody, HostConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, HostConfig, PortBinding, PortMap, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 
 /// The surroundings of a container.
@@ -52,6 +53,9 @@ pub struct Flags {
     /// Add a line to /etc/hosts of a stored container
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<String>,
+    /// Pass connections to a port of the host on to one of the container; with -d
+    #[arg(short, long, value_name = "[[ADDRESS:]PORT:]PORT")]
+    publish: Vec<String>,
     /// Start it again when it ends: no, on-failure[:TIMES], always, unless-stopped; with -d
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,
@@ -82,6 +86,7 @@ impl Flags {
             (target.to_owned(), options.to_owned())
         });
         host.tmpfs = Some(tmpfs.collect());
+        host.port_bindings = Some(ports(&self.publish)?);
         host.cap_add = some(&self.cap_add);
         host.cap_drop = some(&self.cap_drop);
         host.privileged = Some(self.privileged);
@@ -95,9 +100,9 @@ impl Flags {
         Ok(())
     }
 
-    /// Whether the policy is one that only a stored container can have.
+    /// Whether there is something that only a stored container can have.
     pub fn needs_storing(&self) -> bool {
-        self.restart.as_deref().is_some_and(|policy| policy != "no")
+        !self.publish.is_empty() || self.restart.as_deref().is_some_and(|policy| policy != "no")
     }
 
     fn labels(&self) -> anyhow::Result<HashMap<String, String>> {
@@ -135,6 +140,24 @@ fn ulimit(text: &str) -> anyhow::Result<ResourcesUlimits> {
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
     let number = |text: &str| text.parse::<i64>().with_context(wrong);
     Ok(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(number(soft)?), hard: Some(number(hard)?) })
+}
+
+/// `[[ADDRESS:]PORT:]PORT[/tcp]`.
+fn ports(list: &[String]) -> anyhow::Result<PortMap> {
+    let mut map = PortMap::new();
+    for text in list {
+        let (outside, inside) = text.rsplit_once(':').unwrap_or(("", text));
+        let (address, port) = outside.rsplit_once(':').unwrap_or(("", outside));
+        let number = inside.split('/').next().unwrap_or_default();
+        anyhow::ensure!(
+            number.parse::<u16>().is_ok(),
+            "--publish {text}: use [[ADDRESS:]PORT:]PORT, such as 8080:80"
+        );
+        let key = if inside.contains('/') { inside.to_owned() } else { format!("{inside}/tcp") };
+        let binding = PortBinding { host_ip: Some(address.to_owned()), host_port: Some(port.to_owned()) };
+        map.entry(key).or_default().get_or_insert_default().push(binding);
+    }
+    Ok(map)
 }
 
 fn pairs(list: &[String], flag: &str) -> anyhow::Result<HashMap<String, String>> {

@@ -78,7 +78,7 @@ fn row(record: &Record, now: Timestamp, full: bool) -> Value {
         "Status": record.status_text(now),
         "Names": record.name,
         "Runtime": record.runtime().name(),
-        "Ports": "",
+        "Ports": record.ports_text(),
         "Labels": record.body.labels.clone().unwrap_or_default().into_iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","),
     })
 }

@@ -123,8 +123,6 @@ pub struct Args {
 /// Flags of docker's that are understood, so that the answer is not "unexpected argument", but not built yet.
 #[derive(Debug, clap::Args)]
 struct Later {
-    #[arg(short, long, hide = true)]
-    publish: Vec<String>,
     #[arg(long, hide = true)]
     init: bool,
 }
@@ -174,7 +172,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
     args.later.refuse()?;
     anyhow::ensure!(
         !args.flags.needs_storing(),
-        "--restart needs a container that lives on its own: give -d as well"
+        "--restart and --publish need a container that lives on its own: give -d as well"
     );
     let environment = environment(&args)?;
     let isolation = isolation(&args)?;
@@ -272,11 +270,8 @@ fn environment(args: &Args) -> anyhow::Result<Vec<String>> {
 
 impl Later {
     fn refuse(&self) -> anyhow::Result<()> {
-        let asked = [("--publish", !self.publish.is_empty()), ("--init", self.init)];
-        match asked.into_iter().find(|&(_, given)| given) {
-            Some((flag, _)) => anyhow::bail!("{flag} is not built yet; leave it out"),
-            None => Ok(()),
-        }
+        anyhow::ensure!(!self.init, "--init is not built yet; leave it out");
+        Ok(())
     }
 }
 

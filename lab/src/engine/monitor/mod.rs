@@ -17,6 +17,7 @@
 
 mod exec;
 mod output;
+mod ports;
 pub mod protocol;
 mod serve;
 mod set_up;
@@ -192,7 +193,7 @@ impl Monitor {
         let mut run = set_up::set_up(self, &record, place)?;
         let log = self.engine.log_path(&record);
         let mut log = Log::open(&log).context("open", log.display())?;
-        self.engine.note_started(&record.id, run.pid)?;
+        self.engine.note_started(&record.id, run.pid, &run.ports.map)?;
         self.engine.tell_container(&record, "start", &[])?;
         {
             let mut gate = self.gate();

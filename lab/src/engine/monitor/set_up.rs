@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Monitor;
+use super::ports::Ports;
 use super::streams::Run;
 use crate::engine::error::Context as _;
 use crate::engine::place::Place;
@@ -44,6 +45,7 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
     let spec = bundle::specification(&record.id, &request, &defaults, &accounts, &run::host())?;
     bundle::write(&spec, place.bundle())?;
 
+    let mut ports = Ports::take(record)?;
     let (stdio, ours) = wire(record)?;
     let mut signals = Signals::take()?;
     let creation = Creation {
@@ -70,7 +72,8 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
     *monitor.sandbox() = Some(sandbox);
     // What failed to start is deleted by the caller, as any sandbox.
     started?;
-    Ok(Run { exit, streams, pid, image, accounts })
+    ports.serve(pid)?;
+    Ok(Run { exit, streams, pid, ports, image, accounts })
 }
 
 /// What stays here of a workload's streams.

@@ -12,6 +12,7 @@ use rustix::termios::Winsize;
 
 use super::Monitor;
 use super::output::{Channel, Log};
+use super::ports::Ports;
 use crate::engine::Error;
 use crate::engine::error::Context as _;
 use crate::image::Image;
@@ -30,6 +31,8 @@ pub(super) struct Run {
     pub streams: [Option<OwnedFd>; 2],
     /// Its process.
     pub pid: i64,
+    /// Its published ports.
+    pub ports: Ports,
     /// Kept, so that the image is.
     pub image: Image,
     /// Its users, for processes that are added.

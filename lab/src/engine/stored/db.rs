@@ -17,7 +17,7 @@ use crate::engine::place::make_all;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Each step brings a database from its number to the next; `user_version` says how many were done.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = ["
     CREATE TABLE containers (
         id         TEXT PRIMARY KEY,
         name       TEXT NOT NULL UNIQUE,
@@ -63,7 +63,9 @@ const MIGRATIONS: [&str; 1] = ["
         object     TEXT NOT NULL,
         attributes TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "ALTER TABLE containers ADD COLUMN ports TEXT NOT NULL DEFAULT '{}'",
+];
 
 /// The database, as this process has it open.
 #[derive(Debug)]

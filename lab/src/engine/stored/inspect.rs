@@ -27,6 +27,13 @@ impl Engine {
         let directory = self.roots.stored(&record.id);
         let live = record.status.is_live();
         let execs = self.execs_of(record)?;
+        // Those that an image exposes and nobody publishes are told, too.
+        let mut ports = serde_json::to_value(&record.ports)?;
+        for exposed in record.body.exposed_ports.iter().flatten().filter(|_| live) {
+            if ports.get(exposed).is_none() {
+                ports[exposed] = Value::Null;
+            }
+        }
         Ok(json!({
             "Id": record.id,
             "Created": record.created,
@@ -63,7 +70,7 @@ impl Engine {
             "Mounts": self.mount_points(record),
             "Config": config,
             "NetworkSettings": {
-                "Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": {}, "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
+                "Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": ports, "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
                 "MacAddress": "", "Networks": {},
             },
         }))

@@ -205,6 +205,35 @@ impl Record {
         words.map(String::as_str).collect::<Vec<_>>().join(" ")
     }
 
+    /// The published ports, as a list of containers has them.
+    fn published(&self) -> Vec<Value> {
+        let number = |text: &str| text.parse::<u16>().unwrap_or(0);
+        let mut ports: Vec<Value> = Vec::new();
+        for (key, bindings) in &self.ports {
+            let inner = number(key.split('/').next().unwrap_or_default());
+            for binding in bindings.iter().flatten() {
+                let public = number(binding.host_port.as_deref().unwrap_or_default());
+                ports.push(
+                    json!({"IP": binding.host_ip, "PrivatePort": inner, "PublicPort": public, "Type": "tcp"}),
+                );
+            }
+        }
+        ports
+    }
+
+    /// The published ports, as people read them: `0.0.0.0:8080->80/tcp`.
+    pub fn ports_text(&self) -> String {
+        let told = self.ports.iter().flat_map(|(key, bindings)| {
+            bindings.iter().flatten().map(move |binding| {
+                let text = |part: &Option<String>| part.clone().unwrap_or_default();
+                format!("{}:{}->{key}", text(&binding.host_ip), text(&binding.host_port))
+            })
+        });
+        let mut told: Vec<String> = told.collect();
+        told.sort();
+        told.join(", ")
+    }
+
     /// The entry of `GET /containers/json`.
     pub fn summary(&self, now: Timestamp) -> Value {
         let created = self.created.parse::<Timestamp>().map_or(0, Timestamp::as_second);
@@ -221,7 +250,7 @@ impl Record {
         let network = self.network_name();
         json!({
             "Id": self.id, "Names": [format!("/{}", self.name)], "Image": self.image, "ImageID": self.image_id,
-            "Command": self.command(), "Created": created, "Ports": [], "Labels": self.body.labels.clone().unwrap_or_default(),
+            "Command": self.command(), "Created": created, "Ports": self.published(), "Labels": self.body.labels.clone().unwrap_or_default(),
             "State": self.status.name(), "Status": self.status_text(now),
             "HostConfig": {"NetworkMode": network}, "NetworkSettings": {"Networks": {}}, "Mounts": mounts,
         })

@@ -1,6 +1,6 @@
 //! What is kept about a container, and how it is found.
 
-use bollard_stubs::models::{ContainerCreateBody, HostConfig};
+use bollard_stubs::models::{ContainerCreateBody, HostConfig, PortMap};
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{Db, Engine};
@@ -77,9 +77,11 @@ pub struct Record {
     pub restarts: i64,
     /// Whether a user ended it.
     pub stopped: bool,
+    /// The ports that are published, while it runs.
+    pub ports: PortMap,
 }
 
-const COLUMNS: &str = "id, name, created, image, image_id, body, status, pid, exit_code, error, started, finished, restarts, stopped";
+const COLUMNS: &str = "id, name, created, image, image_id, body, status, pid, exit_code, error, started, finished, restarts, stopped, ports";
 
 impl Record {
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -102,6 +104,7 @@ impl Record {
             finished: row.get(11)?,
             restarts: row.get(12)?,
             stopped: row.get(13)?,
+            ports: serde_json::from_str(&row.get::<_, String>(14)?).unwrap_or_default(),
         })
     }
 
@@ -177,19 +180,20 @@ impl Engine {
     }
 
     /// Notes that a run began.
-    pub(crate) fn note_started(&self, id: &str, pid: i64) -> Result<(), Error> {
+    pub(crate) fn note_started(&self, id: &str, pid: i64, ports: &PortMap) -> Result<(), Error> {
+        let ports = serde_json::to_string(ports)?;
         self.db.with(|db| {
             let sql =
                 "UPDATE containers SET status = 'running', pid = ?2, error = '', exit_code = 0, started = ?3,
-                       stopped = 0 WHERE id = ?1";
-            db.execute(sql, params![id, pid, now()]).map(drop)
+                       ports = ?4, stopped = 0 WHERE id = ?1";
+            db.execute(sql, params![id, pid, now(), ports]).map(drop)
         })
     }
 
     /// Notes that a run ended, and whether another follows.
     pub(crate) fn note_ended(&self, id: &str, code: i64, error: &str, again: bool) -> Result<(), Error> {
         self.db.with(|db| {
-            let sql = "UPDATE containers SET status = ?2, pid = 0, exit_code = ?3, error = ?4, finished = ?5,
+            let sql = "UPDATE containers SET status = ?2, pid = 0, ports = '{}', exit_code = ?3, error = ?4, finished = ?5,
                        restarts = restarts + ?6 WHERE id = ?1";
             let status = if again { Status::Restarting } else { Status::Exited };
             db.execute(sql, params![id, status.name(), code, error, now(), again])?;
