@@ -73,6 +73,9 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     state.pid = child.pid;
     state.pid_start = start_time(child.pid).unwrap_or_default();
     dir.write(&state)?;
+    if let Some(listener) = &plan.process.listener {
+        listener.fill(&state, child.pid, Status::Created)?;
+    }
     if let Some(path) = &options.pid_file {
         write_pid_file(path, child.pid)?;
     }

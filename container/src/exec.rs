@@ -136,6 +136,10 @@ impl Container {
             back.map_or(Ok(()), BornElsewhere::come_back)?;
             cloned.context("clone for", &plan.command)?
         };
+        if let Some(listener) = &plan.listener {
+            listener.fill(self.state(), cloned.pid, self.status())?;
+            link.go().context("speak to", "the new process")?;
+        }
         let running = Running { pid: cloned.pid, pidfd: cloned.pidfd, exit: None };
         // The process's end of the link closes at execve(2), or carries the reason why there was none.
         let error = match link.listen().context("listen to", "the new process")? {
@@ -173,7 +177,7 @@ impl Newcomer {
         let own = [link.as_fd(), container].into_iter();
         let others =
             entrance.tasks.iter().chain(streams.into_iter().flatten()).chain(console).map(AsFd::as_fd);
-        let numbers = own.chain(others).map(|fd| fd.as_raw_fd());
+        let numbers = own.chain(others).chain(plan.descriptors()).map(|fd| fd.as_raw_fd());
         let mut keep: Vec<i32> = (0..3 + plan.preserve_fds as i32).chain(numbers).collect();
         keep.sort_unstable();
         keep.dedup();

@@ -31,11 +31,15 @@ pub(crate) fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &State, status: 
 
 /// The state as hooks read it.
 fn input(state: &State, status: Status) -> Vec<u8> {
-    let state = json!({
+    self::state(state, status).to_string().into_bytes()
+}
+
+/// The container's state (runtime.md, "State").
+pub(crate) fn state(state: &State, status: Status) -> serde_json::Value {
+    json!({
         "ociVersion": state.oci_version, "id": state.id, "status": status.to_string(), "pid": state.pid,
         "bundle": state.bundle, "annotations": state.annotations,
-    });
-    state.to_string().into_bytes()
+    })
 }
 
 fn one(hook: &Hook, input: &[u8]) -> std::result::Result<(), String> {

@@ -3,13 +3,10 @@
 mod common;
 
 use std::fs;
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Output, Stdio};
 
 use common::{Bundle, traces};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
 
 /// One call of the binary, with the bundle's own state directory.
@@ -136,14 +133,7 @@ fn the_terminal_comes_over_the_console_socket() {
     let listener = UnixListener::bind(bundle.directory.join("console")).unwrap();
     ok(&bundle, &["create", "--console-socket", "console", &bundle.id]);
     let (socket, _) = listener.accept().unwrap();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut data = [0; 16];
-    recvmsg(&socket, &mut [IoSliceMut::new(&mut data)], &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
-    let Some(RecvAncillaryMessage::ScmRights(mut fds)) = control.drain().next() else {
-        panic!("no descriptor")
-    };
-    let master = fds.next().unwrap();
+    let (_, master) = common::receive_descriptor(&socket);
     ok(&bundle, &["start", &bundle.id]);
     rustix::io::write(&master, b"hello\n").unwrap();
     let mut text = String::new();

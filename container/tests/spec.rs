@@ -332,3 +332,40 @@ fn what_is_not_supported_is_refused_by_name() {
         assert!(refusal(&bundle).starts_with(&format!("linux.{field}: ")));
     }
 }
+
+#[test]
+fn a_seccomp_listener_gets_its_descriptor_and_the_state() {
+    needs_root!();
+    let mut bundle = script("busybox mkdir /tmp/x 2>&1 | grep -c 'not implemented'");
+    let path = bundle.directory.join("seccomp");
+    bundle.config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "for the test",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]
+    });
+    let error = refusal(&bundle);
+    assert!(error.starts_with("linux.seccomp.listenerPath: ") && error.contains("listen"), "{error}");
+
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let thread = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        common::receive_descriptor(&socket)
+    });
+    let (mut container, mut output) = bundle.create().unwrap();
+    let pid = container.pid().unwrap();
+    container.start().unwrap();
+    let (text, descriptor) = thread.join().unwrap();
+    let state: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!((&state["pid"], &state["state"]["id"]), (&json!(pid), &json!(bundle.id)));
+    assert_eq!((&state["metadata"], &state["fds"]), (&json!("for the test"), &json!(["seccompFd"])));
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&descriptor));
+    assert_eq!(fs::read_link(link).unwrap().to_str(), Some("anon_inode:seccomp notify"));
+    drop(descriptor); // nobody decides any more: such calls are "not implemented" (seccomp(2))
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut output, &mut said).unwrap();
+    assert_eq!((container.wait().unwrap(), said.as_str()), (Exit::Code(0), "1\n"));
+    container.delete(false).unwrap();
+    assert_eq!(traces(&bundle), [].into());
+
+    bundle.config["linux"]["seccomp"]["syscalls"][0]["names"][0] = json!("sendmsg");
+    assert!(refusal(&bundle).starts_with("linux.seccomp.syscalls[0].names: sendmsg cannot"));
+}

@@ -70,6 +70,7 @@ steps! {
     Privileges = "set no_new_privs of",
     Lookup = "find",
     Seccomp = "load linux.seccomp of",
+    Listener = "send the notifications of linux.seccomp to its listenerPath from",
     Descriptors = "close the runtime's descriptors in",
     Exec = "exec",
 }
@@ -193,6 +194,9 @@ impl Fault {
                 "; does the file system know all its options, and the user namespace the ids in them?"
             }
             (Step::BuildMount, Errno::NOENT) => "; does the source exist?",
+            (Step::AttachMount, Errno::ROFS) => {
+                "; nothing may be mounted over a part of /proc but what lxcfs covers"
+            }
             (Step::Target, Errno::LOOP) => "; /proc and /sys must be directories, not symbolic links",
             (Step::User, Errno::INVAL) => "; is the id mapped in linux.uidMappings and gidMappings?",
             (Step::CreateContainerHook | Step::StartContainerHook, Errno::PROTO) => {

@@ -16,10 +16,14 @@
 //! ```
 //! If the runtime dies, the socket closes and the process ends itself: no half-made container stays.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    recv, send, sendmsg, socketpair,
+};
 
 use super::fault::Fault;
 use crate::sys;
@@ -35,7 +39,7 @@ impl From<OwnedFd> for Link {
 }
 
 impl AsFd for Link {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
@@ -129,6 +133,15 @@ pub(crate) fn report(socket: impl AsFd, fault: Fault) {
     let mut bytes = [FAULT; 1 + Fault::SIZE];
     bytes[1..].copy_from_slice(&fault.encode());
     let _ = retry(|| send(&socket, &bytes, SendFlags::NOSIGNAL));
+}
+
+/// Sends a descriptor with a text, as the specification's engines expect it: one message, SCM_RIGHTS (`unix(7)`).
+pub(super) fn send_descriptor(socket: BorrowedFd<'_>, text: &[u8], fd: BorrowedFd<'_>) -> sys::Result<()> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(socket, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
 /// Reads a message of the first process.

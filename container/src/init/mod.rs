@@ -70,6 +70,7 @@ impl Belongings {
             .chain(layers)
             .chain(inputs)
             .chain(prepared)
+            .chain(plan.process.descriptors())
             .map(|fd| fd.as_raw_fd());
         self.keep = (0..3 + plan.process.preserve_fds as RawFd).chain(all).collect();
         self.keep.sort_unstable();

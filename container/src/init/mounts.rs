@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, OFlags, fstat};
+use rustix::fs::{CWD, FileType, OFlags, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -14,6 +14,9 @@ use rustix::mount::{
 use super::paths;
 use crate::plan::{Attributes, MountPlan, Source};
 use crate::sys;
+
+/// `f_type` of a /proc (linux/magic.h).
+const PROC_SUPER_MAGIC: rustix::fs::FsWord = 0x9fa0;
 
 /// From an open descriptor to an open descriptor, no path involved.
 const FD_TO_FD: MoveMountFlags =
@@ -75,6 +78,9 @@ pub(super) fn target(root: BorrowedFd<'_>, plan: &MountPlan, mount: &OwnedFd) ->
 
 /// Attaches a prepared mount.
 pub(super) fn attach(plan: &MountPlan, mount: &OwnedFd, target: &OwnedFd) -> sys::Result<()> {
+    if !plan.over_proc && fstatfs(target)?.f_type == PROC_SUPER_MAGIC {
+        return Err(Errno::ROFS);
+    }
     if plan.copy_up {
         super::copy_up::copy(target.as_fd(), mount.as_fd())?;
     }

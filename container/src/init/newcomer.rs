@@ -92,5 +92,8 @@ fn become_it(with: &Newcomer, plan: &ProcessPlan, label_file: Option<&OwnedFd>) 
         sched_setaffinity(None, processors).at(Step::Affinity)?;
     }
     let program = process::look_up(plan)?;
+    if plan.listener.is_some() {
+        with.link.wait_for_go().at(Step::Parent)?; // until its state is written
+    }
     process::become_workload(plan, program, label_file)
 }

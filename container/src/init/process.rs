@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, fstat, open, stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 use rustix::process::{DumpableBehavior, chdir, set_dumpable_behavior, setrlimit, umask};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
@@ -15,10 +15,12 @@ use rustix::thread::{
 };
 
 use super::fault::{At, Fault, Step};
+use super::link::send_descriptor;
 use crate::plan::ProcessPlan;
 use crate::security::caps;
 use crate::security::landlock::Landlock;
 use crate::security::lsm::Label;
+use crate::security::seccomp::listener::LONGEST;
 use crate::sys;
 
 /// Takes on the user, and gives up all rights but those of the plan. One is kept until `execve(2)`: without
@@ -182,7 +184,14 @@ pub(super) fn become_workload(
         restrict(landlock).at(Step::Landlock)?;
     }
     if let Some(filter) = &plan.seccomp {
-        sys::seccomp_load(&filter.program, filter.flags).at(Step::Seccomp)?;
+        let mut state = [0; LONGEST];
+        let length = plan.listener.as_ref().map_or(Ok(0), |listener| pread(&listener.text, &mut state, 0));
+        let length = length.at(Step::Listener)?;
+        let notifications = sys::seccomp_load(&filter.program, filter.flags).at(Step::Seccomp)?;
+        if let (Some(listener), Some(notifications)) = (&plan.listener, notifications) {
+            let sent = send_descriptor(listener.socket.as_fd(), &state[..length], notifications.as_fd());
+            sent.at(Step::Listener)?;
+        }
     }
     Err(sys::execute(program, &plan.arguments, &plan.environment)).at(Step::Exec)
 }

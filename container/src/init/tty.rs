@@ -2,19 +2,17 @@
 //! console socket.
 
 use std::ffi::CStr;
-use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{OFlags, fchown};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::devices;
 use super::fault::{At, Fault, Step};
 use super::paths;
+use super::{devices, link};
 use crate::plan::ProcessPlan;
 use crate::sys;
 
@@ -39,7 +37,7 @@ pub(super) fn open(
         let name = slave_name(&master, &mut name).at(Step::Console)?;
         devices::console(root, name).at(Step::Console)?;
     }
-    send(socket, master.as_fd()).at(Step::ConsoleSocket)?;
+    link::send_descriptor(socket, b"/dev/ptmx", master.as_fd()).at(Step::ConsoleSocket)?;
     ioctl_tiocsctty(&slave).at(Step::Console)?;
     for number in 0..=2 {
         sys::install_fd(slave.as_fd(), number).at(Step::Stdio)?;
@@ -75,13 +73,4 @@ fn slave_name<'a>(master: &OwnedFd, buffer: &'a mut [u8; 32]) -> sys::Result<&'a
         *to = *from;
     }
     CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::INVAL)
-}
-
-/// Sends a descriptor as the specification's engines expect it: one message, SCM_RIGHTS (`unix(7)`).
-fn send(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> sys::Result<()> {
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [fd];
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(socket, &[IoSlice::new(b"/dev/ptmx")], &mut control, SendFlags::NOSIGNAL).map(drop)
 }

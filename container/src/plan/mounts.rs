@@ -26,6 +26,9 @@ pub(crate) struct MountPlan {
     pub(crate) no_symlinks: bool,
     /// Whether it begins with what is in the directory that it covers.
     pub(crate) copy_up: bool,
+    /// Whether it may lie over a part of a /proc: what the runtime and the kernel read there must be the kernel's own
+    /// (CVE-2019-16884, CVE-2019-19921).
+    pub(crate) over_proc: bool,
 }
 
 /// What is mounted.
@@ -81,6 +84,19 @@ const PROPAGATIONS: &[(&str, Propagation)] = &[
     ("shared", Propagation::SHARED),
     ("slave", Propagation::DOWNSTREAM),
     ("unbindable", Propagation::UNBINDABLE),
+];
+
+/// Files of /proc that engines cover with others, as lxcfs has them for a container's own limits.
+const OVER_PROC: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
 ];
 
 /// Options that are no parameters of a file system and change nothing here.
@@ -219,9 +235,12 @@ pub(crate) fn mount_plan(
     if copy_up && !matches!(&source, Source::FileSystem { typ, .. } if typ.as_c_str() == c"tmpfs") {
         return Err(Error::config(field, "the option \"tmpcopyup\" is for a tmpfs"));
     }
+    let over_proc = typ == "proc"
+        || matches!(&source, Source::Remount)
+        || OVER_PROC.iter().any(|file| mount.destination().as_os_str() == *file);
     let target = inside(&field, mount.destination())?;
     let name = mount.destination().display().to_string();
-    plan.push(MountPlan { name, target, source, attributes, no_symlinks, copy_up });
+    plan.push(MountPlan { name, target, source, attributes, no_symlinks, copy_up, over_proc });
     Ok(())
 }
 
@@ -251,7 +270,15 @@ fn cgroup(
     let mut add = |path: &Path, source, attributes| -> Result<()> {
         let name = path.display().to_string();
         let target = inside(field, path)?;
-        plan.push(MountPlan { name, target, source, attributes, no_symlinks: false, copy_up: false });
+        plan.push(MountPlan {
+            name,
+            target,
+            source,
+            attributes,
+            no_symlinks: false,
+            copy_up: false,
+            over_proc: false,
+        });
         Ok(())
     };
     let bind = |path: PathBuf| Ok::<_, Error>(Source::Bind { path: c_path(field, path)?, recursive: false });

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use oci_spec::runtime::{Linux, PosixRlimitType as Limit};
 use rustix::process::{Gid, Resource, Rlimit, Uid};
@@ -12,6 +13,7 @@ use super::turns::Turns;
 use crate::error::{Context, Error, Result};
 use crate::security::landlock::Landlock;
 use crate::security::lsm::{self, Label};
+use crate::security::seccomp::listener::Listener;
 use crate::security::{caps, seccomp};
 use crate::spec::{Process, c_path, c_string};
 use crate::sys::CStrings;
@@ -42,6 +44,7 @@ pub(crate) struct ProcessPlan {
     pub(crate) landlock: Option<Landlock>,
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp: Option<seccomp::Filter>,
+    pub(crate) listener: Option<Listener>,
     pub(crate) terminal: bool,
     /// Rows, columns.
     pub(crate) console_size: Option<(u16, u16)>,
@@ -103,6 +106,7 @@ impl ProcessPlan {
             landlock: Landlock::new(annotations)?,
             no_new_privileges: process.no_new_privileges.unwrap_or(false),
             seccomp: linux.seccomp().as_ref().map(seccomp::compile).transpose()?,
+            listener: linux.seccomp().as_ref().map(Listener::new).transpose()?.flatten(),
             terminal: process.terminal.unwrap_or(false),
             console_size: process.console_size.map(|size| (size.height() as u16, size.width() as u16)),
             preserve_fds,
@@ -110,6 +114,13 @@ impl ProcessPlan {
                 .map(|stat| (stat.st_dev, stat.st_ino))
                 .context("look at", "/proc/self/exe")?,
         })
+    }
+}
+
+impl ProcessPlan {
+    /// The descriptors that the process needs beside its streams.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.listener.iter().flat_map(|listener| [listener.socket.as_fd(), listener.text.as_fd()])
     }
 }
 

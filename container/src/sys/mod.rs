@@ -19,7 +19,7 @@ pub(crate) use schedule::{set_io_priority, set_memory_policy, set_scheduler};
 pub use signals::SignalFd;
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
@@ -66,14 +66,18 @@ pub(crate) fn unshare(flags: UnshareFlags) -> Result<()> {
 }
 
 /// Loads a seccomp program and, if asked, returns the descriptor that its notifications arrive on: `seccomp(2)`.
-pub(crate) fn seccomp_load(program: &[libc::sock_filter], flags: u32) -> Result<Option<RawFd>> {
+pub(crate) fn seccomp_load(program: &[libc::sock_filter], flags: u32) -> Result<Option<OwnedFd>> {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     // SAFETY: the program is a valid array of `len` instructions, which the kernel copies and verifies (seccomp(2)).
     let value = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
     };
     let value = checked(value)?;
-    Ok((flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 != 0).then_some(value as RawFd))
+    if flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 == 0 {
+        return Ok(None);
+    }
+    // SAFETY: with this flag the value is a new descriptor, which nobody else owns (seccomp(2)).
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(value as RawFd) }))
 }
 
 /// Joins a new, anonymous session keyring, so that the host's keys are out of reach: `keyctl(2)`, `keyrings(7)`.

@@ -213,3 +213,19 @@ pub fn first_lines(output: File, count: usize) -> String {
     use std::io::{BufRead, BufReader};
     BufReader::new(output).lines().take(count).map(|line| line.unwrap() + "\n").collect()
 }
+
+/// A text and the descriptor that came with it over a socket.
+pub fn receive_descriptor(socket: &std::os::unix::net::UnixStream) -> (Vec<u8>, std::os::fd::OwnedFd) {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut data = vec![0; 65_536];
+    let mut parts = [std::io::IoSliceMut::new(&mut data)];
+    let received = recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    let Some(RecvAncillaryMessage::ScmRights(mut fds)) = control.drain().next() else {
+        panic!("no descriptor")
+    };
+    let descriptor = fds.next().unwrap();
+    data.truncate(received.bytes);
+    (data, descriptor)
+}

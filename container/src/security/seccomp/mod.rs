@@ -4,10 +4,12 @@
 //! has a single action for its matches and a single architecture, and a profile has many of both, so it cannot express
 //! them. Numbers of system calls come from the `syscalls` crate.
 //!
+//! - [`listener`]: calls that another program decides on.
 //! - [`bpf`]: instructions, comparisons of 64-bit arguments, the search tree.
 //! - [`profile`]: the default profile, with a reason for each system call that it refuses.
 
 mod bpf;
+pub(crate) mod listener;
 pub(crate) mod profile;
 
 use std::collections::BTreeMap;
@@ -78,10 +80,10 @@ pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
             format!("makes a program of {} instructions; the kernel takes {MAX_INSTRUCTIONS}", program.len());
         return Err(Error::config("linux.seccomp.syscalls", reason));
     }
-    Ok(Filter { program, flags: flags(profile)? })
+    Ok(Filter { program, flags: flags(profile) })
 }
 
-fn flags(profile: &LinuxSeccomp) -> Result<u32> {
+fn flags(profile: &LinuxSeccomp) -> u32 {
     let mut flags = 0;
     for flag in profile.flags().iter().flatten() {
         flags |= match flag {
@@ -91,13 +93,12 @@ fn flags(profile: &LinuxSeccomp) -> Result<u32> {
             Flag::SeccompFilterFlagWaitKillableRecv => libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
         } as u32;
     }
-    let notifies = |action| action == Action::ScmpActNotify;
-    if notifies(profile.default_action())
-        || profile.syscalls().iter().flatten().any(|syscall| notifies(syscall.action()))
-    {
-        return Err(Error::config("linux.seccomp", "SCMP_ACT_NOTIFY (a listener) is not supported yet"));
+    if profile.syscalls().iter().flatten().any(|syscall| syscall.action() == Action::ScmpActNotify) {
+        // The process has one thread, so there is none to synchronise; the kernel takes only one of these flags.
+        flags &= !(libc::SECCOMP_FILTER_FLAG_TSYNC as u32);
+        flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
     }
-    Ok(flags)
+    flags
 }
 
 /// The value that a filter returns for an action.
