@@ -16,10 +16,12 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::Error;
 use crate::arch::acpi::VirtioWindow;
 use crate::arch::layout;
+use crate::arch::probe::Probe;
 use crate::bus::{Bus, SharedDevice};
 use crate::devices::boot_timer::BootTimer;
 use crate::devices::power::{Power, Reset, Sleep};
 use crate::devices::serial::{Console, Serial};
+use crate::devices::virtio::balloon::Balloon;
 use crate::devices::virtio::{VirtioDevice, VirtioMmio};
 use crate::event_loop::{EventLoop, RunningLoop};
 use crate::stats::{Profile, Stats};
@@ -42,6 +44,11 @@ pub(crate) fn windows(count: usize) -> Vec<VirtioWindow> {
         .take(count)
         .map(|(number, irq)| VirtioWindow { base: layout::VIRTIO + number * layout::VIRTIO_SIZE, irq })
         .collect()
+}
+
+/// How many devices [`Board::plug_own`] plugs in.
+pub(crate) fn own_devices(probe: Probe) -> usize {
+    usize::from(probe.hardware)
 }
 
 impl Board {
@@ -89,6 +96,15 @@ impl Board {
         let transport = Arc::new(Mutex::new(transport));
         self.windows.insert(window.base, layout::VIRTIO_SIZE, transport.clone())?;
         self.virtio.push(transport);
+        Ok(())
+    }
+
+    /// Plugs in what the VMM gives every machine of its own accord, behind the devices asked for. A machine whose kernel is
+    /// interpreted gets nothing: reporting free pages would cost it more time than the memory is worth.
+    pub(crate) fn plug_own(&mut self, vm: &VmFd, guest: &GuestMemoryMmap, probe: Probe) -> Result<(), Error> {
+        if own_devices(probe) > 0 {
+            self.plug(vm, guest, Box::new(Balloon::new(guest.clone())))?;
+        }
         Ok(())
     }
 

@@ -82,7 +82,7 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
     let quirks = Quirks::of(probe, config.plain, config.vcpus);
     let vcpus = quirks.vcpus(config.vcpus);
 
-    let windows = board::windows(config.devices.len());
+    let windows = board::windows(config.devices.len() + board::own_devices(probe));
     let kernel = loader::load(&guest, &config.kernel, config.kernel_cache.as_deref(), config.memory_mib)?;
     let entry = entry(kernel, config.pvh);
     let handover = Handover {
@@ -101,6 +101,7 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
     for device in config.devices {
         board.plug(&vm, &guest, device)?;
     }
+    board.plug_own(&vm, &guest, probe)?;
     timeline.mark(Mark::DevicesReady);
 
     let machine = board.machine(&guest, timeline, config.profile);
@@ -136,8 +137,10 @@ fn check(config: &Config) -> Result<(), Error> {
     if !(1..=layout::MAX_VCPUS).contains(&config.vcpus) {
         return refuse(format!("{} vCPUs; from 1 to {} are possible", config.vcpus, layout::MAX_VCPUS));
     }
-    if config.devices.len() > layout::VIRTIO_IRQS.len() {
-        let (asked, most) = (config.devices.len(), layout::VIRTIO_IRQS.len());
+    // One window is ours: see `Board::plug_own`.
+    let most = layout::VIRTIO_IRQS.len() - 1;
+    if config.devices.len() > most {
+        let asked = config.devices.len();
         return refuse(format!("{asked} virtio devices; at most {most} are possible"));
     }
     Ok(())

@@ -73,7 +73,7 @@
 //!  │    │   cpu, acpi, devices      ║                                     │
 //!  │    ▼                           ▼                                     │
 //!  │  vm ─ vcpu threads ─ bus ─ devices: serial, power, boot timer,       │
-//!  │         │    ▲               virtio (blk, console, rng) ── event     │
+//!  │         │    ▲               virtio (blk, console, …) ── event       │
 //!  │         │    │ exit                                        loop      │
 //!  └─────────┼────┼───────────────────────────────────────────────────────┘
 //!    KVM_RUN ▼    │            guest mode

@@ -144,6 +144,7 @@ pub fn restore(config: Restore) -> Result<Vm, Error> {
     for device in config.devices {
         board.plug(&vm, &guest, device)?;
     }
+    board.plug_own(&vm, &guest, probe)?;
     board.serial().restore(&mut record).map_err(damaged)?;
     let devices: u32 = record.value().map_err(damaged)?;
     if devices as usize != board.virtio().count() {

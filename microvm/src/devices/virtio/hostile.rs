@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
+use super::balloon::Balloon;
 use super::blk::Block;
 use super::console::Console;
 use super::rng::Rng;
@@ -109,6 +110,11 @@ proptest! {
         let (agent, _agent_host) = UnixStream::pair().unwrap();
         let (console, _console_host) = UnixStream::pair().unwrap();
         survive(Driver::new(Box::new(Console::new(agent, Some(console)).unwrap())), &acts);
+    }
+
+    #[test]
+    fn a_balloon_survives(acts in proptest::collection::vec(act(), 0..60)) {
+        survive(Driver::with(|memory| Box::new(Balloon::new(memory.clone()))), &acts);
     }
 
     #[test]

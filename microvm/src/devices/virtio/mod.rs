@@ -16,9 +16,10 @@
 //!
 //! Read in this order: this trait; [`Virtqueue`] and [`Chain`], what a hostile guest can put into a ring and why
 //! it does not matter; [`mmio`], the registers and the life of a device; then the devices: [`rng`] is the
-//! smallest, then [`blk`] and [`console`].
+//! smallest, then [`balloon`], [`blk`] and [`console`].
 
 mod back_end;
+pub mod balloon;
 pub mod blk;
 mod chain;
 pub mod console;

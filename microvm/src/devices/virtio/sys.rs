@@ -62,6 +62,26 @@ pub(super) fn zero_from(slices: &[VolatileSlice<'_>], done: u64) {
     }
 }
 
+/// Gives the whole pages of a slice back to the host; the guest finds others there when it touches them: empty ones, or, in a
+/// machine of a snapshot, the snapshot's (MADV_DONTNEED, madvise(2)).
+pub(super) fn give_back(slice: &VolatileSlice<'_>) -> io::Result<()> {
+    const PAGE: usize = 4096;
+    let guard = slice.ptr_guard_mut();
+    let start = guard.as_ptr().addr();
+    let first = start.next_multiple_of(PAGE) - start;
+    let Some(len) = slice.len().checked_sub(first).map(|len| len / PAGE * PAGE).filter(|&len| len > 0) else {
+        return Ok(());
+    };
+    let pages = guard.as_ptr().wrapping_add(first).cast();
+    // SAFETY: the pages lie in the slice, hence in guest memory, which holds no Rust object; all access to it is volatile, and
+    // the guest may change it at any time anyway.
+    if unsafe { libc::madvise(pages, len, libc::MADV_DONTNEED) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// The most buffers that the kernel takes in one call (UIO_MAXIOV, readv(2)).
 const MOST_BUFFERS: usize = 1024;
 

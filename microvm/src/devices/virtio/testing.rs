@@ -49,7 +49,13 @@ struct Ring {
 impl Driver {
     /// A device with its driver, up and running.
     pub(super) fn new(device: Box<dyn VirtioDevice>) -> Self {
+        Self::with(|_| device)
+    }
+
+    /// The same with a device that knows the guest's memory.
+    pub(super) fn with(device: impl FnOnce(&GuestMemoryMmap) -> Box<dyn VirtioDevice>) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
+        let device = device(&memory);
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();
         let mmio = VirtioMmio::new(memory.clone(), device, irq.try_clone().unwrap()).unwrap();
         let back_end = mmio.back_end();
