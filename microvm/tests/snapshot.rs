@@ -5,7 +5,10 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::{ProptestConfig, any};
+use proptest::test_runner::TestRunner;
 
 use common::{config, elf, kvm, out, reset};
 use lab_clock::Timeline;
@@ -156,4 +159,50 @@ fn a_snapshot_of_something_else_is_refused_and_the_difference_named() {
     bytes[5000] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     assert!(refused(&|_| {}).contains("checksum"));
+}
+
+/// Damages bytes of the state, and sets the checksum right again: as a liar would, or another version.
+fn forge(bytes: &mut [u8], damage: &[(usize, u8)]) {
+    const STATE: usize = 4096;
+    let len = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) as usize;
+    for &(at, with) in damage {
+        bytes[STATE + at % len] ^= with;
+    }
+    bytes[12..16].fill(0);
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&bytes[STATE..STATE + len]);
+    checksum.update(&bytes[..40]);
+    bytes[12..16].copy_from_slice(&checksum.finalize().to_le_bytes());
+}
+
+#[test]
+fn a_forged_snapshot_is_refused_or_its_guest_goes_astray_but_the_host_does_not() {
+    if !kvm("a_forged_snapshot_is_refused_or_its_guest_goes_astray_but_the_host_does_not") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (_original, path) = taken(&counter(), folder.path());
+    let whole = std::fs::read(&path).unwrap();
+    let forged = folder.path().join("forged");
+    let try_with = |damage: &[(usize, u8)]| {
+        let mut bytes = whole.clone();
+        forge(&mut bytes, damage);
+        std::fs::write(&forged, bytes).unwrap();
+        let mut config = from(&path);
+        config.path.clone_from(&forged);
+        // Whatever it does then, it can be stopped.
+        if let Ok(vm) = restore(config) {
+            let _ = vm.wait_until(Instant::now() + Duration::from_millis(2));
+        }
+    };
+    try_with(&[]);
+    let damages = proptest::collection::vec((any::<usize>(), any::<u8>()), 1..20);
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() });
+    runner
+        .run(&damages, |damage| {
+            try_with(&damage);
+            Ok(())
+        })
+        .unwrap();
 }
