@@ -247,3 +247,11 @@ fn make_path(group: &mut Group) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Works out all limits for both versions and writes none.
+#[cfg(test)]
+pub(crate) fn check(resources: &LinuxResources) -> Result<()> {
+    devices::program(&devices::rules(resources)?);
+    limits::all(resources, true)?;
+    limits::all(resources, false).map(drop)
+}

@@ -121,7 +121,8 @@ fn command(global: &mut Global) -> Outcome {
 fn run(command: &str, arguments: Arguments, global: &Global) -> Outcome {
     if global.systemd_cgroup {
         return Err(Failure::new(
-            "--systemd-cgroup: cgroups made by systemd are not supported yet; leave the option out",
+            "--systemd-cgroup: cgroups made by systemd are not supported yet; choose the driver cgroupfs in the engine \
+             (dockerd: --exec-opt native.cgroupdriver=cgroupfs; podman: --cgroup-manager cgroupfs)",
         ));
     }
     let simple = |arguments: Arguments, help| arguments::only_id(arguments.for_command(help));

@@ -7,6 +7,8 @@
 
 mod devices;
 mod hooks;
+#[cfg(test)]
+mod hostile;
 mod idmap;
 mod mounts;
 mod namespaces;

@@ -21,6 +21,9 @@ use crate::sys::CStrings;
 /// Where a command without a slash is looked for when the environment has no PATH: `execvp(3)`'s own default.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
+/// The kernel's own limit of descriptors, unless an administrator raised it (/proc/sys/fs/nr_open).
+const MOST_DESCRIPTORS: u32 = 1 << 20;
+
 /// One process, made ready.
 #[derive(Debug)]
 pub(crate) struct ProcessPlan {
@@ -72,6 +75,10 @@ impl ProcessPlan {
     ) -> Result<Self> {
         let command = process.args.first().filter(|command| !command.is_empty());
         let command = command.ok_or_else(|| Error::config("process.args", "names no command"))?.clone();
+        if preserve_fds > MOST_DESCRIPTORS {
+            let reason = format!("{preserve_fds} is more than a process can have ({MOST_DESCRIPTORS})");
+            return Err(Error::config("--preserve-fds", reason));
+        }
         if !process.cwd.is_absolute() {
             return Err(Error::config("process.cwd", "must be an absolute path"));
         }
