@@ -393,3 +393,60 @@ fn a_virtual_machine_is_run_by_the_same_client() {
         "vm 4"
     );
 }
+
+#[test]
+fn a_dockerfile_becomes_an_image_and_what_did_not_change_is_not_done_again() {
+    let Some(daemon) = Daemon::start("container: docker build") else { return };
+    let folder = daemon.lab.home().join("context");
+    std::fs::create_dir_all(folder.join("src")).expect("a directory");
+    std::fs::write(folder.join("src/one.txt"), "one\n").expect("a file");
+    std::fs::write(folder.join("src/two.txt"), "two\n").expect("a file");
+    let dockerfile = "ARG BASE=lab\n\
+        FROM $BASE AS made\n\
+        RUN echo built >/made && \\\n    echo again >>/made\n\
+        FROM lab\n\
+        ARG WHO=nobody\n\
+        ENV GREETING=\"hello $WHO\" OTHER=1\n\
+        LABEL tier=front\n\
+        WORKDIR /srv/app\n\
+        COPY src/*.txt ./\n\
+        COPY --from=made /made /made\n\
+        RUN echo \"$GREETING\" >greeting\n\
+        EXPOSE 8080\n\
+        ENTRYPOINT [\"sh\", \"-c\"]\n\
+        CMD [\"cat greeting /made one.txt two.txt; pwd\"]\n";
+    std::fs::write(folder.join("Dockerfile"), dockerfile).expect("a file");
+    let context = folder.to_str().expect("a text");
+    let build = |more: &[&str]| {
+        let mut arguments = vec!["build", "-t", "app:1", "--build-arg", "WHO=eva"];
+        arguments.extend(more);
+        arguments.push(context);
+        let mut command = daemon.client(&arguments);
+        finish(command.env("DOCKER_BUILDKIT", "0").spawn().expect("docker starts"))
+    };
+    let first = build(&[]);
+    assert!(first.code == 0 && first.stdout.contains("Successfully tagged app:1"), "{first:?}");
+    let said = daemon.says(&["run", "--rm", "app:1"]);
+    assert_eq!(said, "hello eva\nbuilt\nagain\none\ntwo\n/srv/app");
+    let config =
+        daemon.says(&["inspect", "-f", "{{.Config.Labels.tier}} {{json .Config.ExposedPorts}}", "app:1"]);
+    assert_eq!(config, r#"front {"8080/tcp":{}}"#);
+    let second = build(&[]);
+    assert_eq!(second.stdout.matches("Using cache").count(), 5, "{second:?}");
+    std::fs::write(folder.join("src/two.txt"), "changed\n").expect("a file");
+    assert!(build(&[]).stdout.matches("Using cache").count() < 5);
+    assert!(daemon.says(&["run", "--rm", "app:1"]).contains("changed"));
+
+    std::fs::write(folder.join("Dockerfile"), "FROM lab\nRUN exit 3\n").expect("a file");
+    let failed = build(&[]);
+    assert!(
+        failed.code != 0 && failed.stderr.contains("Dockerfile:2") && failed.stderr.contains("code: 3"),
+        "{failed:?}"
+    );
+    std::fs::write(folder.join("Dockerfile"), "FROM lab\nCOPPY a b\n").expect("a file");
+    let wrong = build(&[]);
+    assert!(
+        wrong.code != 0 && wrong.stderr.contains("Dockerfile:2") && wrong.stderr.contains('^'),
+        "{wrong:?}"
+    );
+}

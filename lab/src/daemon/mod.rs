@@ -11,8 +11,9 @@
 //!
 //! Reading order: `route.rs`, which request goes where; `reply.rs`, answers and errors; `query.rs`, what a request says;
 //! then one file for each part of the API: `system`, `containers`, `life`, `streams`, `exec`, `files`,
-//! `images`, `volumes`.
+//! `images`, `build`, `volumes`.
 
+mod build;
 mod containers;
 mod events;
 mod exec;

@@ -9,7 +9,7 @@ use hyper::{Method, Request};
 
 use super::query::{Query, decode};
 use super::reply::{Handled, Refusal, Reply};
-use super::{API, Daemon, containers, events, exec, files, images, life, streams, system, volumes};
+use super::{API, Daemon, build, containers, events, exec, files, images, life, streams, system, volumes};
 
 /// Answers any request.
 pub(super) async fn answer(daemon: Daemon, request: Request<Incoming>) -> Result<Reply, Infallible> {
@@ -102,6 +102,8 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         ["containers", id, "archive"] => files::archive(daemon, id, query, request).await,
         ["containers", id, "changes"] if is(&get) => files::changes(daemon, id).await,
         ["containers", id, "export"] if is(&get) => files::export(daemon, id).await,
+        ["build"] if is(&post) => build::build(daemon, &query, request),
+        ["build", "prune"] if is(&post) => build::prune(daemon).await,
         ["commit"] if is(&post) => files::commit(daemon, query, request).await,
 
         ["exec", id, "start"] if is(&post) => exec::start(daemon, id, request).await,

@@ -170,6 +170,11 @@ impl Place {
         Ok((upper, work))
     }
 
+    /// The directory of what is written.
+    pub fn upper(&self) -> PathBuf {
+        self.layer.join("upper")
+    }
+
     /// Removes the place.
     ///
     /// # Errors

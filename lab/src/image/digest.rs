@@ -22,6 +22,19 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// The digest of a file, from its beginning.
+    pub(crate) fn of_reader(file: &mut (impl std::io::Read + std::io::Seek)) -> std::io::Result<Self> {
+        file.rewind()?;
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hasher.finish()),
+                read => hasher.update(&buffer[..read]),
+            }
+        }
+    }
+
     /// The 64 hexadecimal digits, without the algorithm's name: the name of the blob's file.
     pub fn hex(&self) -> String {
         use fmt::Write as _;

@@ -34,12 +34,19 @@ pub(crate) mod tar;
 mod unpack;
 pub mod users;
 
+pub(crate) use compression::decompress as plain_of;
 pub use config::{Image, Layer};
 pub use digest::Digest;
 pub use disk::RootDisk;
 pub use error::{Error, Result};
 pub use load::Loaded;
+pub(crate) use load::architecture;
 pub use progress::{Progress, Step};
 pub use reference::Reference;
 pub use store::{Removed, Store, Summary};
 pub use unpack::Rights;
+
+/// A stream without its compression, whichever that is.
+pub(crate) fn plain<'a>(input: impl std::io::Read + Send + 'a) -> std::io::Result<impl std::io::Read + 'a> {
+    plain_of(std::io::BufReader::with_capacity(256 * 1024, input))
+}

@@ -1,8 +1,10 @@
 //! `commit`: an image from a container, its changes the topmost layer.
 
 use std::io::{BufReader, Seek as _};
+use std::path::Path;
 
 use bollard_stubs::models::ContainerConfig;
+use rusqlite::{OptionalExtension as _, params};
 use serde_json::{Value, json};
 
 use super::record::now;
@@ -49,49 +51,59 @@ impl Engine {
             }
             config
         };
-        let step = if commit.step.is_empty() { record.command() } else { commit.step.clone() };
-        let layer = if upper.exists() { Some(&upper) } else { None };
-        let image =
-            self.extend_image(&base, layer.map(std::path::PathBuf::as_path), &config, commit, &step)?;
+        let command = record.command();
+        let text = if commit.step.is_empty() { &command } else { &commit.step };
+        let store = self.images();
+        let adding = store.adding()?;
+        let layer = if upper.exists() { Some(self.store_layer(&upper)?) } else { None };
+        let step = Step { text, comment: &commit.comment, author: &commit.author };
+        let image = self.extend_image(&base, layer, &config, &step)?;
+        store.name_image(&image, commit.name.as_ref())?;
+        drop(adding);
         self.tell_container(record, "commit", &[("imageID", &image.id().to_string())])?;
         Ok(image)
     }
 
-    /// An image with one more layer, from an overlay's upper directory, or with another configuration only.
+    /// Stores an overlay's upper directory as a layer. The caller holds the store's lock for adding.
+    pub(crate) fn store_layer(&self, upper: &Path) -> Result<NewLayer, Error> {
+        let store = self.images();
+        let mut file = tempfile::tempfile_in(store.path("tmp")).context("make", "a layer's file")?;
+        let mut packer = Packer::new(std::io::BufWriter::new(&mut file), Options { whiteouts: true });
+        packer.add_directory(&host_directory(upper)?, b"").context("read", upper.display())?;
+        packer.finish().context("write", "a layer")?;
+        file.rewind().context("read", "a layer")?;
+        let reader = BufReader::with_capacity(256 * 1024, &file);
+        // Not compressed: its digest is that of its content.
+        let (digest, size) = store.add_blob(reader, None, "the new layer")?;
+        Ok(NewLayer { digest, size })
+    }
+
+    /// An image with one more layer, or with another configuration only. It has no name yet, and is kept by the returned
+    /// value.
     pub(crate) fn extend_image(
         &self,
         base: &Image,
-        upper: Option<&std::path::Path>,
+        layer: Option<NewLayer>,
         config: &Value,
-        commit: &Commit,
-        step: &str,
+        step: &Step<'_>,
     ) -> Result<Image, Error> {
         let store = self.images();
         let mut raw: Value = serde_json::from_slice(base.raw_config())?;
         let created = now();
         raw["created"] = created.clone().into();
         raw["config"] = config.clone();
-        if !commit.author.is_empty() {
-            raw["author"] = commit.author.clone().into();
+        if !step.author.is_empty() {
+            raw["author"] = step.author.into();
         }
         let mut layers: Vec<(Digest, u64)> =
             base.layers().iter().map(|layer| (layer.blob, layer.size)).collect();
         let mut media: Vec<String> = store.layer_media(base)?;
-        let adding = store.adding()?;
-        if let Some(upper) = upper {
-            let mut file = tempfile::tempfile_in(store.path("tmp")).context("make", "a layer's file")?;
-            let mut packer = Packer::new(std::io::BufWriter::new(&mut file), Options { whiteouts: true });
-            packer.add_directory(&host_directory(upper)?, b"").context("read", upper.display())?;
-            packer.finish().context("write", "a layer")?;
-            file.rewind().context("read", "a layer")?;
-            let (digest, size) =
-                store.add_blob(BufReader::with_capacity(256 * 1024, &file), None, "the new layer")?;
-            layers.push((digest, size));
+        let mut entry = json!({"created": created, "created_by": step.text, "comment": step.comment});
+        if let Some(layer) = layer {
+            layers.push((layer.digest, layer.size));
             media.push("application/vnd.oci.image.layer.v1.tar".to_owned());
-            push(&mut raw["rootfs"]["diff_ids"], json!(digest));
-        }
-        let mut entry = json!({"created": created, "created_by": step, "comment": commit.comment});
-        if upper.is_none() {
+            push(&mut raw["rootfs"]["diff_ids"], json!(layer.digest));
+        } else {
             entry["empty_layer"] = true.into();
         }
         push(&mut raw["history"], entry);
@@ -107,11 +119,50 @@ impl Engine {
             "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": id, "size": text.len()},
             "layers": described,
         }))?;
-        let digest = store.add_bytes(&manifest)?;
-        store.set_name(digest, manifest.len() as u64, commit.name.as_ref(), None)?;
-        drop(adding);
-        Ok(store.resolve(&id.to_string())?)
+        Ok(store.unnamed(store.add_bytes(&manifest)?, manifest.len() as u64)?)
     }
+}
+
+impl Engine {
+    /// The layer that a build step of this key made, as it is remembered.
+    pub(crate) fn known_layer(&self, key: &str) -> Result<Option<NewLayer>, Error> {
+        let row = self.db.with(|db| {
+            let sql = "SELECT digest, size FROM build_cache WHERE key = ?1";
+            db.query_row(sql, [key], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))).optional()
+        })?;
+        row.map(|(digest, size)| Ok(NewLayer { digest: digest.parse()?, size: size as u64 })).transpose()
+    }
+
+    /// Forgets which layers build steps made.
+    ///
+    /// # Errors
+    /// Where the state cannot be written.
+    pub fn forget_builds(&self) -> Result<(), Error> {
+        self.db.with(|db| db.execute("DELETE FROM build_cache", []).map(drop))
+    }
+
+    /// Remembers the layer that a build step of this key made.
+    pub(crate) fn remember_layer(&self, key: &str, layer: NewLayer) -> Result<(), Error> {
+        self.db.with(|db| {
+            let sql = "INSERT OR REPLACE INTO build_cache (key, digest, size) VALUES (?1, ?2, ?3)";
+            db.execute(sql, params![key, layer.digest.to_string(), layer.size as i64]).map(drop)
+        })
+    }
+}
+
+/// A layer that has just been stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewLayer {
+    pub digest: Digest,
+    pub size: u64,
+}
+
+/// What an image's history says of the step that made it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Step<'a> {
+    pub text: &'a str,
+    pub comment: &'a str,
+    pub author: &'a str,
 }
 
 fn push(list: &mut Value, item: Value) {

@@ -17,7 +17,7 @@ use crate::engine::place::make_all;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Each step brings a database from its number to the next; `user_version` says how many were done.
-const MIGRATIONS: [&str; 2] = ["
+const MIGRATIONS: [&str; 3] = ["
     CREATE TABLE containers (
         id         TEXT PRIMARY KEY,
         name       TEXT NOT NULL UNIQUE,
@@ -65,6 +65,7 @@ const MIGRATIONS: [&str; 2] = ["
     ) STRICT;
 ",
     "ALTER TABLE containers ADD COLUMN ports TEXT NOT NULL DEFAULT '{}'",
+    "CREATE TABLE build_cache (key TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL) STRICT",
 ];
 
 /// The database, as this process has it open.

@@ -202,7 +202,11 @@ fn go_mode(mode: u32) -> u32 {
 }
 
 /// One entry of an archive that is copied in. Its parents are resolved inside the directory, and made where missing.
-fn unpack<R: BufRead>(directory: &OwnedFd, member: &Member, archive: &mut Archive<R>) -> std::io::Result<()> {
+pub(crate) fn unpack<R: BufRead>(
+    directory: &OwnedFd,
+    member: &Member,
+    archive: &mut Archive<R>,
+) -> std::io::Result<()> {
     let refused = |reason: &str| std::io::Error::new(std::io::ErrorKind::InvalidInput, reason.to_owned());
     let parts: Vec<&[u8]> =
         member.path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();

@@ -33,15 +33,18 @@ mod usage;
 pub mod volumes;
 
 pub use commit::Commit;
+pub(crate) use commit::{NewLayer, Step};
 pub use events::Event;
 pub use exec::ExecRecord;
 pub use files::Change;
+pub(crate) use files::unpack;
 pub use life::Stop;
 pub use link::connect;
 pub(crate) use link::{probe as connect_probe, short};
 pub use list::Filters;
 pub use logs::{LogOptions, LogReader};
 pub use record::{Record, Status};
+pub(crate) use root::{Root, host_directory, mount_overlay};
 pub use volumes::choices_of_run;
 
 use super::Error;

@@ -25,7 +25,7 @@ pub(super) const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
 
 /// A container's root.
-pub(super) struct Root {
+pub(crate) struct Root {
     /// Its directory.
     pub directory: OwnedFd,
     /// Kept for as long, as its layers are.
@@ -67,34 +67,42 @@ impl Engine {
         }
         // What the workload will see as `/`: readable by all its users.
         std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755))?;
-        // fsconfig(2) takes 255 bytes of a value: paths of descriptors are short.
-        let opened: Vec<OwnedFd> = layers
-            .iter()
-            .map(|layer| open(layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
-            .collect::<Result<_, _>>()?;
-        let named = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        // One by one since Linux 6.5; before, all at once, which fifteen layers fit into.
-        let one_by_one =
-            opened.iter().try_for_each(|fd| fsconfig_set_string(context.as_fd(), "lowerdir+", named(fd)));
-        if one_by_one.is_err() {
-            let all: Vec<String> = opened.iter().map(named).collect();
-            fsconfig_set_string(context.as_fd(), "lowerdir", all.join(":"))?;
-        }
-        let own = [&upper, &work]
-            .map(|path| open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()));
-        let [upper, work] = own;
-        let (upper, work) = (upper?, work?);
-        fsconfig_set_string(context.as_fd(), "upperdir", named(&upper))?;
-        fsconfig_set_string(context.as_fd(), "workdir", named(&work))?;
-        fsconfig_create(context.as_fd())?;
-        let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-        // A descriptor for reading, as the mount's own is one of O_PATH.
-        Ok(rustix::fs::openat(&mount, ".", DIRECTORY, Mode::empty())?)
+        mount_overlay(layers, &upper, &work)
     }
 }
 
+/// Mounts an overlay to no place.
+pub(crate) fn mount_overlay(layers: &[PathBuf], upper: &Path, work: &Path) -> std::io::Result<OwnedFd> {
+    // fsconfig(2) takes 255 bytes of a value: paths of descriptors are short.
+    let opened: Vec<OwnedFd> = layers
+        .iter()
+        .map(|layer| open(layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
+        .collect::<Result<_, _>>()?;
+    let named = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // One by one since Linux 6.5; before, all at once, which fifteen layers fit into.
+    let one_by_one =
+        opened.iter().try_for_each(|fd| fsconfig_set_string(context.as_fd(), "lowerdir+", named(fd)));
+    if one_by_one.is_err() {
+        let all: Vec<String> = opened.iter().map(named).collect();
+        fsconfig_set_string(context.as_fd(), "lowerdir", all.join(":"))?;
+    }
+    let own = [upper, work]
+        .map(|path| open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()));
+    let [upper, work] = own;
+    let (upper, work) = (upper?, work?);
+    fsconfig_set_string(context.as_fd(), "upperdir", named(&upper))?;
+    fsconfig_set_string(context.as_fd(), "workdir", named(&work))?;
+    fsconfig_create(context.as_fd())?;
+    let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    // A descriptor for reading, as the mount's own is one of O_PATH.
+    Ok(rustix::fs::openat(&mount, ".", DIRECTORY, Mode::empty())?)
+}
+
 impl Root {
+    /// Where nothing leads out of a root.
+    pub(crate) const INSIDE: ResolveFlags = INSIDE;
+
     /// Opens the directory in which a path's last part lies, and tells that part. A path that ends in `/` or `/.` means
     /// the directory itself, whose last part is `.`.
     pub(super) fn find(&self, path: &str) -> Result<Found, Error> {
@@ -140,7 +148,7 @@ fn clean(path: &str) -> PathBuf {
 }
 
 /// Opens a host's directory for reading.
-pub(super) fn host_directory(path: &Path) -> Result<OwnedFd, Error> {
+pub(crate) fn host_directory(path: &Path) -> Result<OwnedFd, Error> {
     rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).context("open", path.display())
 }
 

@@ -70,25 +70,30 @@ fn translate(store: &Store, contents: &Contents, image: &Saved, object: &str) ->
                 actual: digest,
             });
         }
-        layers.push(descriptor(MediaType::ImageLayer, digest, size));
+        layers.push(descriptor(MediaType::ImageLayer, digest, size, object)?);
     }
     let manifest = ImageManifestBuilder::default()
         .schema_version(SCHEMA_VERSION)
         .media_type(MediaType::ImageManifest)
-        .config(descriptor(MediaType::ImageConfig, id, config_size))
+        .config(descriptor(MediaType::ImageConfig, id, config_size, object)?)
         .layers(layers)
         .build()
-        .expect("all required fields are set");
-    let manifest = serde_json::to_vec(&manifest).expect("a manifest is plain data");
+        .map_err(|error| Error::malformed(object, error))?;
+    let manifest = serde_json::to_vec(&manifest).map_err(|error| Error::malformed(object, error))?;
     let names: Result<Vec<Reference>> = image.repo_tags.iter().flatten().map(|name| name.parse()).collect();
     Ok(Found { manifest: store.add_bytes(&manifest)?, size: manifest.len() as u64, id, names: names? })
 }
 
-fn descriptor(media_type: MediaType, digest: Digest, size: u64) -> oci_spec::image::Descriptor {
+fn descriptor(
+    media_type: MediaType,
+    digest: Digest,
+    size: u64,
+    object: &str,
+) -> Result<oci_spec::image::Descriptor> {
     DescriptorBuilder::default()
         .media_type(media_type)
         .digest(digest)
         .size(size)
         .build()
-        .expect("all required fields are set")
+        .map_err(|error| Error::malformed(object, error))
 }

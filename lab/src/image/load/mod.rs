@@ -20,7 +20,7 @@ use super::progress::{Progress, Watched};
 use super::reference::Reference;
 use super::store::Store;
 
-pub(super) use oci::architecture;
+pub(crate) use oci::architecture;
 
 /// What [`Store::load`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -30,6 +30,20 @@ pub(crate) fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'
     descriptor.annotations().as_ref()?.get(key).map(String::as_str)
 }
 
+/// A manifest's entry in the index.
+pub(super) fn descriptor(
+    manifest: Digest,
+    size: u64,
+    annotations: HashMap<String, String>,
+) -> Result<Descriptor> {
+    let builder =
+        DescriptorBuilder::default().media_type(MediaType::ImageManifest).digest(manifest).size(size);
+    builder
+        .annotations(annotations)
+        .build()
+        .map_err(|error| Error::malformed(format!("manifest {manifest}"), error))
+}
+
 impl Store {
     /// The descriptors of all images.
     pub(crate) fn read_index(&self) -> Result<Vec<Descriptor>> {
@@ -63,8 +77,8 @@ impl Store {
             .media_type(MediaType::ImageIndex)
             .manifests(descriptors)
             .build()
-            .expect("all required fields are set");
-        let content = serde_json::to_vec(&index).expect("an index is plain data");
+            .map_err(|error| Error::malformed("index.json", error))?;
+        let content = serde_json::to_vec(&index).map_err(|error| Error::malformed("index.json", error))?;
         self.write_file("index.json", &content)?;
         Ok(result)
     }
@@ -84,13 +98,7 @@ impl Store {
         if let Some(build) = embedded {
             annotations.insert(ANNOTATION_EMBEDDED.to_owned(), build.to_owned());
         }
-        let descriptor = DescriptorBuilder::default()
-            .media_type(MediaType::ImageManifest)
-            .digest(manifest)
-            .size(size)
-            .annotations(annotations)
-            .build()
-            .expect("all required fields are set");
+        let descriptor = descriptor(manifest, size, annotations)?;
         self.change_index(|descriptors| {
             let same = |other: &Descriptor| other.digest() == descriptor.digest();
             if name.is_none() && descriptors.iter().any(same) {

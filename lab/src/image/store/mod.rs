@@ -148,6 +148,17 @@ impl Store {
         self.set_name(image.manifest(), image.manifest_size(), Some(name), None)
     }
 
+    /// An image by its manifest, which needs no name.
+    pub(crate) fn unnamed(&self, manifest: Digest, size: u64) -> Result<Image> {
+        let descriptor = index::descriptor(manifest, size, std::collections::HashMap::new())?;
+        self.image(&descriptor)?.ok_or_else(|| Error::NotFound { name: manifest.to_string() })
+    }
+
+    /// Lists an image, under this name or none.
+    pub(crate) fn name_image(&self, image: &Image, name: Option<&Reference>) -> Result<()> {
+        self.set_name(image.manifest(), image.manifest_size(), name, None)
+    }
+
     /// The media types of an image's layers, the lowest first.
     pub(crate) fn layer_media(&self, image: &Image) -> Result<Vec<String>> {
         let manifest: ImageManifest =

@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rustix::fs::FlockOperation;
@@ -69,17 +69,17 @@ impl Store {
             for _ in 0..workers {
                 scope.spawn(|| {
                     // Popped in a statement of its own, so that the queue is free while the layer is unpacked.
-                    let next = || queue.lock().expect("no holder panics").pop();
+                    let next = || held(&queue).pop();
                     while let Some(layer) = next() {
                         if let Err(error) = self.unpack_layer(layer, progress) {
-                            failures.lock().expect("no holder panics").push(error);
-                            queue.lock().expect("no holder panics").clear();
+                            held(&failures).push(error);
+                            held(&queue).clear();
                         }
                     }
                 });
             }
         });
-        failures.into_inner().expect("no holder panics").pop().map_or(Ok(()), Err)
+        failures.into_inner().unwrap_or_else(PoisonError::into_inner).pop().map_or(Ok(()), Err)
     }
 
     fn unpack_layer(&self, layer: Layer, progress: &dyn Progress) -> Result<()> {
@@ -99,6 +99,11 @@ impl Store {
         scratch.publish(&path)?;
         self.sync_directory("layers").map_err(Error::io("syncing", self.path("layers")))
     }
+}
+
+/// A list is as good after a panic of its holder as before.
+fn held<T>(list: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A directory in the making; gone when dropped before it is published.

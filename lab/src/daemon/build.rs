@@ -1,0 +1,76 @@
+//! `docker build`, as the client without buildx asks for it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::Daemon;
+use super::images::Arriving;
+use super::query::Query;
+use super::reply::{Handled, Refusal, line, ok, streamed};
+use crate::engine::build::Build;
+use crate::image::Reference;
+
+pub(super) fn build(daemon: &Daemon, query: &Query, request: Request<Incoming>) -> Handled {
+    if query.get("version") == Some("2") {
+        return Err(Refusal::bad("BuildKit is not spoken here: set DOCKER_BUILDKIT=0"));
+    }
+    if query.get("remote").is_some() {
+        return Err(Refusal::bad("a remote context is not supported: send a folder"));
+    }
+    let names: Result<Vec<Reference>, _> =
+        query.all("t").iter().filter(|name| !name.is_empty()).map(|name| name.parse()).collect();
+    let arguments: HashMap<String, Option<String>> = parsed(query, "buildargs")?;
+    let labels: BTreeMap<String, String> = parsed(query, "labels")?;
+    let build = Build {
+        dockerfile: query.get("dockerfile").unwrap_or("Dockerfile").to_owned(),
+        names: names?,
+        arguments: arguments.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+        labels,
+        target: query.get("target").map(str::to_owned),
+        no_cache: query.is("nocache"),
+        host_network: query.get("networkmode") == Some("host"),
+    };
+    let (feed, arriving) = Arriving::of(request);
+    let (sender, reply) = streamed("application/json");
+    let engine = Arc::clone(&daemon.engine);
+    tokio::task::spawn_blocking(move || {
+        // A client that goes away is noticed at the next word; the build's layers stay remembered.
+        let mut say = |text: &str| drop(sender.blocking_send(line(&json!({"stream": text}))));
+        match engine.build(&build, arriving, &mut say) {
+            Ok(image) => {
+                let _ = sender.blocking_send(line(&json!({"aux": {"ID": image.id()}})));
+                let mut text = format!("Successfully built {}\n", &image.id().hex()[..12]);
+                for name in &build.names {
+                    let _ = writeln!(text, "Successfully tagged {}", name.familiar());
+                }
+                let _ = sender.blocking_send(line(&json!({"stream": text})));
+            }
+            Err(error) => {
+                let message = error.to_string();
+                let _ = sender
+                    .blocking_send(line(&json!({"errorDetail": {"message": message}, "error": message})));
+            }
+        }
+        feed.abort();
+    });
+    Ok(reply)
+}
+
+fn parsed<T: serde::de::DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Refusal> {
+    query.get(name).map_or_else(|| Ok(T::default()), |text| Ok(serde_json::from_str(text)?))
+}
+
+/// Forgets which layers steps made; the layers themselves go with the images.
+pub(super) async fn prune(daemon: &Daemon) -> Handled {
+    daemon
+        .work(|engine| {
+            engine.forget_builds()?;
+            Ok(ok(&json!({"CachesDeleted": [], "SpaceReclaimed": 0})))
+        })
+        .await
+}

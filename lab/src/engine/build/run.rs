@@ -1,0 +1,114 @@
+//! RUN: a container from the layers so far; what it changed is the next layer.
+
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+
+use parse_dockerfile::RunInstruction;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::{Builder, Work, steps};
+use crate::engine::error::Context as _;
+use crate::engine::place::Place;
+use crate::engine::request::{Choices, Network};
+use crate::engine::run::{self, Creation};
+use crate::engine::sandbox::{Sandbox as _, Stdio};
+use crate::engine::signals::Signals;
+use crate::engine::stored::NewLayer;
+use crate::engine::{Error, Request, bundle, container, id};
+use crate::image::users::Accounts;
+
+pub(super) fn run(
+    builder: &mut Builder<'_>,
+    work: &mut Work,
+    step: &RunInstruction<'_>,
+    text: &str,
+) -> Result<(), Error> {
+    if let Some(flag) = step.options.first() {
+        return Err(Error::bad(format!(
+            "RUN --{} is not supported by the lab yet; leave it out",
+            flag.name.value
+        )));
+    }
+    if !step.here_docs.is_empty() {
+        return Err(Error::bad(
+            "RUN with a here-document is not supported by the lab yet; use && between commands",
+        ));
+    }
+    let words = steps::command(&step.arguments, &work.shell);
+    let arguments = serde_json::to_string(&work.arguments)?;
+    let config = ["Env", "User", "WorkingDir"].map(|key| work.config[key].to_string()).concat();
+    builder.layer(work, text, &["run", &arguments, &config, &words.join("\0")], |builder, work| {
+        execute(builder, work, &words)
+    })
+}
+
+fn execute(builder: &mut Builder<'_>, work: &Work, words: &[String]) -> Result<NewLayer, Error> {
+    let engine = builder.engine;
+    let request = Request {
+        image: work.image.id().to_string(),
+        entrypoint: Some(Vec::new()),
+        command: words.to_vec(),
+        // A variable of the image goes before an ARG of the same name.
+        environment: work
+            .arguments
+            .iter()
+            .filter(|(name, _)| work.value(name).as_ref() == work.arguments.get(*name))
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect(),
+        isolation: Choices {
+            network: if builder.build.host_network { Network::Host } else { Network::Own },
+            new_privileges: true,
+            ..Choices::default()
+        },
+        ..Request::default()
+    };
+    let id = id::new().context("read", "/dev/urandom")?;
+    let place = Place::create(&engine.roots, &id, None)?;
+    let layers = engine.images().layer_dirs(&work.image, &())?;
+    let accounts = Accounts::read(&layers)?;
+    let spec = bundle::specification(&id, &request, &work.image_config()?, &accounts, &run::host())?;
+    bundle::write(&spec, place.bundle())?;
+    let (output, stdio) = wire()?;
+    let mut signals = Signals::take()?;
+    let mut sandbox = Box::new(container::Container::create(Creation {
+        id: &id,
+        request: &request,
+        image: &work.image,
+        layers: &layers,
+        store: engine.images(),
+        roots: &engine.roots,
+        place: &place,
+        stdio,
+        timeline: None,
+        progress: &(),
+        signals: &mut signals,
+    })?);
+    let ended = sandbox.start().and_then(|()| {
+        let mut output = std::fs::File::from(output);
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(read @ 1..) = output.read(&mut buffer) {
+            (builder.say)(&String::from_utf8_lossy(&buffer[..read]));
+        }
+        sandbox.wait()
+    });
+    sandbox.delete()?;
+    let code = ended?.code();
+    if code != 0 {
+        // Docker's wording, which scripts read.
+        return Err(Error::bad(format!(
+            "The command '{}' returned a non-zero code: {code}",
+            words.join(" ")
+        )));
+    }
+    let layer = engine.store_layer(&place.upper());
+    place.remove()?;
+    layer
+}
+
+/// One pipe for both outputs, in the order in which they are written.
+fn wire() -> Result<(OwnedFd, Stdio), Error> {
+    let (output, stdout) = pipe_with(PipeFlags::CLOEXEC).context("make", "a pipe")?;
+    let stderr = stdout.try_clone().context("make", "a pipe")?;
+    let stdin = std::fs::File::open("/dev/null").context("open", "/dev/null")?.into();
+    Ok((output, Stdio::Fds { stdin, stdout, stderr }))
+}
