@@ -45,6 +45,7 @@ fn both_walls_hold_on_hardware_like_kvm_and_pure_cgroup_v2() {
         echo "container limit: $("$lab" run -m 64m lab cat /sys/fs/cgroup/memory.max)"
         echo "vm: $("$lab" run --quiet --runtime vm lab hello)"
         "$lab" run --quiet --runtime vm lab sh -c 'exit 9'; echo "vm exit: $?"
+        echo "vm cpus: $("$lab" run --quiet --runtime vm --cpus 2 lab cat /proc/stat | grep -c '^cpu[0-9]')"
         for name in first second; do
             echo "warm $name: $("$lab" run --quiet --runtime vm --warm --hostname $name lab hostname)"
         done
@@ -62,6 +63,7 @@ fn both_walls_hold_on_hardware_like_kvm_and_pure_cgroup_v2() {
         "container exit: 7",
         "vm: hello, world",
         "vm exit: 9",
+        "vm cpus: 2",
         "warm first: first",
         "warm second: second",
     ] {

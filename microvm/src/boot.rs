@@ -38,10 +38,10 @@ pub struct Config {
     pub devices: Vec<Box<dyn VirtioDevice>>,
     /// Where the kernel's console output goes.
     pub console: Console,
-    /// Tell a guest with one vCPU of its devices on the command line (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES), and of nothing by
-    /// ACPI, whose interpreter a lean kernel's boot is better off without; and Linux' does not start in a kernel without PCI
-    /// (its default handlers include one for PCI's configuration space: drivers/acpi/acpica/evhandler.c). Stock kernels
-    /// take devices from ACPI only.
+    /// Tell the guest of its devices on the command line (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES), and of nothing but further
+    /// vCPUs by ACPI, whose interpreter a lean kernel's boot is better off without; and Linux' does not start in a kernel
+    /// without PCI (its default handlers include one for PCI's configuration space: drivers/acpi/acpica/evhandler.c). Stock
+    /// kernels take devices from ACPI only.
     pub plain: bool,
     /// Enter a kernel that offers it by PVH rather than by the 64-bit boot protocol.
     pub pvh: bool,
@@ -92,7 +92,7 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
         acpi: quirks.acpi(),
     };
     if handover.acpi {
-        acpi::write(&guest, vcpus, &windows)?;
+        acpi::write(&guest, vcpus, quirks.devices(&windows))?;
     }
     handover.write(&guest, entry)?;
     timeline.mark(Mark::KernelLoaded);

@@ -42,24 +42,25 @@ pub struct VirtioWindow {
     pub irq: u32,
 }
 
-/// Writes all tables, the RSDP at [`layout::ACPI`].
+/// Writes the tables, the RSDP at [`layout::ACPI`]. Without `devices` only the processors and the I/O APIC are described: a
+/// kernel reads that table first, and then finds nothing that its interpreter could start with.
 ///
 /// # Errors
 /// Where there is no memory for them.
-pub fn write(guest: &GuestMemoryMmap, vcpus: u8, devices: &[VirtioWindow]) -> Result<(), Error> {
+pub fn write(guest: &GuestMemoryMmap, vcpus: u8, devices: Option<&[VirtioWindow]>) -> Result<(), Error> {
     memory::write(guest, "ACPI tables", layout::ACPI, &build(vcpus, devices))
 }
 
 /// All tables as they lie in memory from [`layout::ACPI`] on.
-fn build(vcpus: u8, devices: &[VirtioWindow]) -> Vec<u8> {
+fn build(vcpus: u8, devices: Option<&[VirtioWindow]>) -> Vec<u8> {
     // The RSDP comes first but points to what follows, so its place is kept.
     let mut bytes = vec![0; Rsdp::len()];
-    let dsdt = append(&mut bytes, &dsdt(devices));
-    let fadt = append(&mut bytes, &fadt(dsdt));
-    let madt = append(&mut bytes, &madt(vcpus));
     let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
-    xsdt.add_entry(fadt);
-    xsdt.add_entry(madt);
+    if let Some(devices) = devices {
+        let dsdt = append(&mut bytes, &dsdt(devices));
+        xsdt.add_entry(append(&mut bytes, &fadt(dsdt)));
+    }
+    xsdt.add_entry(append(&mut bytes, &madt(vcpus)));
     let xsdt = append(&mut bytes, &xsdt);
     let mut rsdp = Vec::new();
     Rsdp::new(OEM, xsdt).to_aml_bytes(&mut rsdp);
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_table_is_reached_from_the_first_and_sums_to_zero() {
-        let bytes = build(4, &DEVICES);
+        let bytes = build(4, Some(&DEVICES));
         assert_eq!(&bytes[..8], b"RSD PTR ");
         assert_eq!((sum(&bytes[..20]), sum(&bytes[..36])), (0, 0));
         let xsdt = table(&bytes, u64_at(&bytes, 24));
@@ -172,6 +173,14 @@ mod tests {
             assert_eq!(&table[..4], signature);
             assert_eq!(sum(table), 0, "{}", String::from_utf8_lossy(signature));
         }
+    }
+
+    #[test]
+    fn without_devices_the_processors_are_all_there_is() {
+        let bytes = build(2, None);
+        let xsdt = table(&bytes, u64_at(&bytes, 24));
+        assert_eq!(xsdt.len(), 36 + 8);
+        assert_eq!(&table(&bytes, u64_at(xsdt, 36))[..4], b"APIC");
     }
 
     #[test]
@@ -201,6 +210,6 @@ mod tests {
     #[test]
     fn the_largest_machine_has_room_for_its_tables() {
         let windows = vec![DEVICES[0]; layout::VIRTIO_IRQS.len()];
-        assert!(build(layout::MAX_VCPUS, &windows).len() as u64 <= layout::ACPI_END - layout::ACPI);
+        assert!(build(layout::MAX_VCPUS, Some(&windows)).len() as u64 <= layout::ACPI_END - layout::ACPI);
     }
 }

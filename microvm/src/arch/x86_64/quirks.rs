@@ -19,21 +19,42 @@ use super::probe::Probe;
 pub struct Quirks {
     /// Whether the kernel is interpreted.
     pub interpreted: bool,
-    /// Whether the kernel is to find its devices on the command line even on hardware.
-    pub plain: bool,
+    /// How the kernel learns of what it has.
+    pub description: Description,
+}
+
+/// How a kernel learns of its processors and devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Description {
+    /// Devices on the command line, and nothing by ACPI: one vCPU, and the old interrupt controllers.
+    CommandLine,
+    /// Devices on the command line, and of ACPI's tables only that of the processors and the I/O APIC, which Linux reads long
+    /// before it starts its interpreter.
+    Processors,
+    /// Everything by ACPI.
+    Acpi,
 }
 
 impl Quirks {
-    /// What the probe calls for. A machine that is `plain` is described as an interpreted one is, if it has one vCPU: more are
-    /// found by ACPI alone.
+    /// What the probe calls for. An interpreted kernel is told its devices on the command line: its AML interpreter would
+    /// itself be interpreted. So is a kernel in a machine that is `plain`; more than one vCPU it finds by ACPI's table alone.
     pub fn of(probe: Probe, plain: bool, vcpus: u8) -> Self {
-        Self { interpreted: !probe.hardware, plain: plain && vcpus == 1 }
+        let description = match (probe.hardware, plain, vcpus) {
+            (false, _, _) | (true, true, 1) => Description::CommandLine,
+            (true, true, _) => Description::Processors,
+            (true, false, _) => Description::Acpi,
+        };
+        Self { interpreted: !probe.hardware, description }
     }
 
-    /// Whether the machine is described by ACPI. An interpreted kernel is told its devices on the command line instead: the
-    /// kernel's AML interpreter would itself be interpreted. So is a kernel in a plain machine.
+    /// Whether there are ACPI tables.
     pub fn acpi(self) -> bool {
-        !self.interpreted && !self.plain
+        self.description != Description::CommandLine
+    }
+
+    /// The devices that ACPI's tables are to describe.
+    pub fn devices(self, all: &[VirtioWindow]) -> Option<&[VirtioWindow]> {
+        (self.description == Description::Acpi).then_some(all)
     }
 
     /// How many vCPUs the guest gets of those asked for. Without ACPI a kernel finds only the first one.
@@ -43,11 +64,12 @@ impl Quirks {
 
     /// What goes on the kernel command line.
     pub fn command_line(self, devices: &[VirtioWindow]) -> Vec<String> {
-        if self.acpi() {
-            return Vec::new();
-        }
         // No ACPI tables, hence no I/O APIC, hence the old controllers and timer for everything.
-        let mut words: Vec<String> = ["acpi=off", "noapic", "nolapic"].map(String::from).into();
+        let mut words: Vec<String> = match self.description {
+            Description::CommandLine => ["acpi=off", "noapic", "nolapic"].map(String::from).into(),
+            Description::Processors => Vec::new(),
+            Description::Acpi => return Vec::new(),
+        };
         words.extend(devices.iter().map(|device| {
             format!("virtio_mmio.device={}K@{:#x}:{}", layout::VIRTIO_SIZE / 1024, device.base, device.irq)
         }));
@@ -196,7 +218,10 @@ mod tests {
         let probe = Probe { hardware: true, instruction: 0.3 };
         let words = Quirks::of(probe, true, 1).command_line(&[]);
         assert_eq!(words, ["acpi=off", "noapic", "nolapic"]);
-        assert!(Quirks::of(probe, true, 2).acpi());
+        let several = Quirks::of(probe, true, 2);
+        assert!(several.acpi());
+        let words = several.command_line(&[VirtioWindow { base: layout::VIRTIO, irq: 5 }]);
+        assert_eq!(words, ["virtio_mmio.device=4K@0xd0000000:5"]);
     }
 
     #[test]
