@@ -7,7 +7,8 @@
 //! - [`race`]: whole processes, from spawn to exit, in random order.
 //! - [`programs`]: where the lab's own programs and its peers are, and the same bundle for each.
 //!
-//! `cargo bench -p benches --bench walls` is the first to run: both walls' speed and size beside crun and runc.
+//! `cargo bench -p benches --bench walls` is the first to run: both walls' speed and size beside crun and runc;
+//! `--bench container` races the container runtime's own commands, and counts its system calls and memory.
 
 pub mod programs;
 pub mod race;
