@@ -75,6 +75,8 @@ impl Drop for Daemon {
         if remove.len() > 3 {
             self.docker(&remove);
         }
+        // The bridge of a network is the machine's.
+        self.docker(&["network", "prune", "-f"]);
         let _ = nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(self.process.id() as i32),
             nix::sys::signal::Signal::SIGTERM,
@@ -449,4 +451,56 @@ fn a_dockerfile_becomes_an_image_and_what_did_not_change_is_not_done_again() {
         wrong.code != 0 && wrong.stderr.contains("Dockerfile:2") && wrong.stderr.contains('^'),
         "{wrong:?}"
     );
+}
+
+#[test]
+fn containers_of_one_network_find_each_other_by_name() {
+    let Some(daemon) = Daemon::start("container: user networks") else { return };
+    daemon.says(&["network", "create", "front"]);
+    daemon.says(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "front",
+        "--network-alias",
+        "site",
+        "lab",
+        "http",
+    ]);
+    daemon.says(&["run", "-d", "--name", "peer", "--network", "front", "lab", "sleep", "1000"]);
+    daemon.says(&["run", "-d", "--name", "late", "lab", "sleep", "1000"]);
+    let address = daemon.says(&["inspect", "-f", "{{.NetworkSettings.Networks.front.IPAddress}}", "web"]);
+    let hosts = daemon.says(&["exec", "peer", "cat", "/etc/hosts"]);
+    let line = hosts.lines().find(|line| line.starts_with(&address)).expect("the web server's line");
+    assert!(line.contains("web") && line.contains("site"), "{hosts}");
+    eventually("an answer", || reaches(&daemon, "peer", &address));
+    let shown = daemon.says(&["network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{end}}", "front"]);
+    assert!(shown.contains("web") && shown.contains("peer"), "{shown}");
+    let busy = daemon.docker(&["network", "rm", "front"]);
+    assert!(busy.code != 0 && busy.stderr.contains("active endpoints"), "{busy:?}");
+    // Outside of it nobody answers.
+    assert!(!reaches(&daemon, "late", &address));
+    daemon.says(&["network", "connect", "front", "late"]);
+    assert!(reaches(&daemon, "late", &address));
+    daemon.says(&["network", "disconnect", "front", "late"]);
+    assert!(!reaches(&daemon, "late", &address));
+    daemon.says(&["rm", "-f", "web"]);
+    assert!(!daemon.says(&["exec", "peer", "cat", "/etc/hosts"]).contains("web"));
+    daemon.says(&["rm", "-f", "peer", "late"]);
+    daemon.says(&["network", "rm", "front"]);
+    assert!(!daemon.says(&["network", "ls", "--format", "{{.Name}}"]).contains("front"));
+}
+
+/// Whether a program in a container's network reaches the web server there. A thread of this program plays its part.
+fn reaches(daemon: &Daemon, container: &str, address: &str) -> bool {
+    let pid = daemon.says(&["inspect", "-f", "{{.State.Pid}}", container]);
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("a namespace");
+    let address = std::net::SocketAddr::new(address.parse().expect("an address"), 8080);
+    let client = thread::spawn(move || {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("root may join");
+        std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5)).is_ok()
+    });
+    client.join().expect("a thread")
 }

@@ -11,7 +11,7 @@
 //!
 //! Reading order: `route.rs`, which request goes where; `reply.rs`, answers and errors; `query.rs`, what a request says;
 //! then one file for each part of the API: `system`, `containers`, `life`, `streams`, `exec`, `files`,
-//! `images`, `build`, `volumes`.
+//! `images`, `build`, `networks`, `volumes`.
 
 mod build;
 mod containers;
@@ -20,6 +20,7 @@ mod exec;
 mod files;
 mod images;
 mod life;
+mod networks;
 mod query;
 mod reply;
 mod route;

@@ -9,7 +9,9 @@ use hyper::{Method, Request};
 
 use super::query::{Query, decode};
 use super::reply::{Handled, Refusal, Reply};
-use super::{API, Daemon, build, containers, events, exec, files, images, life, streams, system, volumes};
+use super::{
+    API, Daemon, build, containers, events, exec, files, images, life, networks, streams, system, volumes,
+};
 
 /// Answers any request.
 pub(super) async fn answer(daemon: Daemon, request: Request<Incoming>) -> Result<Reply, Infallible> {
@@ -121,6 +123,15 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         ["images", name @ .., "tag"] if is(&post) => images::tag(daemon, &name.join("/"), query).await,
         ["images", name @ ..] if is(&delete) && !name.is_empty() => {
             images::remove(daemon, &name.join("/"), query).await
+        }
+
+        ["networks"] if is(&get) => networks::list(daemon, query).await,
+        ["networks", "create"] if is(&post) => networks::create(daemon, request).await,
+        ["networks", "prune"] if is(&post) => networks::prune(daemon).await,
+        ["networks", name] if is(&get) => networks::inspect(daemon, name).await,
+        ["networks", name] if is(&delete) => networks::remove(daemon, name).await,
+        ["networks", name, how @ ("connect" | "disconnect")] if is(&post) => {
+            networks::change(daemon, name, *how == "connect", request).await
         }
 
         ["volumes"] if is(&get) => volumes::list(daemon, query).await,

@@ -15,6 +15,7 @@
 //!
 //! State is removed at the end of every run, with `--rm` or without: there is nothing yet that could use a stopped sandbox.
 
+mod bridge;
 pub mod build;
 mod bundle;
 pub mod client;

@@ -195,6 +195,7 @@ impl Monitor {
         let mut log = Log::open(&log).context("open", log.display())?;
         self.engine.note_started(&record.id, run.pid, &run.ports.map)?;
         self.engine.tell_container(&record, "start", &[])?;
+        self.engine.write_all_names(&record)?;
         {
             let mut gate = self.gate();
             gate.running = true;
@@ -225,6 +226,8 @@ impl Monitor {
         let again = !gate.stop && wants_again(&record, code);
         self.engine.note_ended(&record.id, code, &error, again)?;
         self.engine.tell_container(&record, "die", &[("exitCode", &code.to_string())])?;
+        // That the others keep a name too long is no reason to fail.
+        let _ = self.engine.write_all_names(&record);
         gate.ended = (gate.ended.0 + 1, code);
         if again || !record.auto_remove() {
             self.changed.notify_all();

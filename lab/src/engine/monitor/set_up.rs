@@ -66,7 +66,8 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
         Runtime::Vm => Box::new(vm::Vm::create(creation)?),
     };
     let streams = ours.settle(monitor, record)?;
-    let started = sandbox.start();
+    let plugged = sandbox.pid().map_or(Ok(()), |pid| engine.plug(record, i64::from(pid)));
+    let started = plugged.and_then(|()| sandbox.start());
     let exit = sandbox.exit_fd().try_clone_to_owned().context("duplicate", "the workload's end")?;
     let pid = i64::from(sandbox.pid().unwrap_or(0));
     *monitor.sandbox() = Some(sandbox);

@@ -78,6 +78,10 @@ impl Engine {
             return Err(error);
         }
         let record = self.find(&id)?;
+        if let Err(error) = self.join_networks(&record) {
+            self.forget(&record, true)?;
+            return Err(error);
+        }
         self.tell_container(&record, "create", &[])?;
         Ok(record)
     }
@@ -92,6 +96,29 @@ impl Engine {
                 plan::extra(wish, if volume { Some(self.roots.volumes()) } else { path })
             })
             .collect()
+    }
+
+    /// Puts a new container into the network that it asks for, and into those that it has endpoints of.
+    fn join_networks(&self, record: &Record) -> Result<(), Error> {
+        let endpoints = record
+            .body
+            .networking_config
+            .clone()
+            .and_then(|config| config.endpoints_config)
+            .unwrap_or_default();
+        let mut wanted: Vec<String> = vec![record.network_name()];
+        wanted.extend(endpoints.keys().filter(|name| **name != record.network_name()).cloned());
+        for name in
+            wanted.iter().filter(|name| !matches!(name.as_str(), "bridge" | "default" | "none" | "host"))
+        {
+            if name.starts_with("container:") {
+                continue;
+            }
+            let aliases =
+                endpoints.get(name).and_then(|endpoint| endpoint.aliases.clone()).unwrap_or_default();
+            self.connect_network(&self.network(name)?, record, &aliases)?;
+        }
+        Ok(())
     }
 
     fn new_name(&self, id: &str) -> Result<String, Error> {

@@ -17,7 +17,7 @@ use crate::engine::place::make_all;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Each step brings a database from its number to the next; `user_version` says how many were done.
-const MIGRATIONS: [&str; 3] = ["
+const MIGRATIONS: [&str; 4] = ["
     CREATE TABLE containers (
         id         TEXT PRIMARY KEY,
         name       TEXT NOT NULL UNIQUE,
@@ -66,6 +66,23 @@ const MIGRATIONS: [&str; 3] = ["
 ",
     "ALTER TABLE containers ADD COLUMN ports TEXT NOT NULL DEFAULT '{}'",
     "CREATE TABLE build_cache (key TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL) STRICT",
+    "
+    CREATE TABLE networks (
+        id        TEXT PRIMARY KEY,
+        name      TEXT NOT NULL UNIQUE,
+        created   TEXT NOT NULL,
+        subnet    INTEGER NOT NULL UNIQUE,
+        labels    TEXT NOT NULL DEFAULT '{}'
+    ) STRICT;
+    CREATE TABLE endpoints (
+        network   TEXT NOT NULL REFERENCES networks ON DELETE CASCADE,
+        container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
+        host      INTEGER NOT NULL,
+        aliases   TEXT NOT NULL DEFAULT '[]',
+        UNIQUE (network, host),
+        UNIQUE (network, container)
+    ) STRICT;
+",
 ];
 
 /// The database, as this process has it open.

@@ -71,9 +71,32 @@ impl Engine {
             "Config": config,
             "NetworkSettings": {
                 "Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": ports, "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
-                "MacAddress": "", "Networks": {},
+                "MacAddress": "", "Networks": self.networks_of(record)?,
             },
         }))
+    }
+
+    fn networks_of(&self, record: &Record) -> Result<Value, Error> {
+        let mut networks = Map::new();
+        for endpoint in self.endpoints_of(&record.id)? {
+            let live = record.status.is_live();
+            let address = if live { endpoint.address().to_string() } else { String::new() };
+            networks.insert(
+                endpoint.network.name.clone(),
+                json!({
+                    "NetworkID": endpoint.network.id, "EndpointID": if live { &record.id } else { "" }, "IPAddress": address,
+                    "IPPrefixLen": if live { 24 } else { 0 }, "Gateway": endpoint.network.address(1).to_string(),
+                    "Aliases": endpoint.aliases, "MacAddress": "", "DNSNames": [record.name, record.short_id()],
+                }),
+            );
+        }
+        if networks.is_empty() {
+            networks.insert(
+                record.network_name(),
+                json!({"NetworkID": "", "IPAddress": "", "Gateway": "", "Aliases": null}),
+            );
+        }
+        Ok(networks.into())
     }
 
     fn mount_points(&self, record: &Record) -> Vec<Value> {

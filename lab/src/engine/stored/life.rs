@@ -184,12 +184,12 @@ impl Engine {
         let mode =
             body.host_config.as_ref().and_then(|host| host.network_mode.as_deref()).unwrap_or_default();
         match mode {
-            // There is no bridge yet: a container's network is its own loopback.
+            // The default network is the container's own loopback; published ports lead there.
             "" | "default" | "bridge" | "none" => Ok(Network::Own),
             "host" => Ok(Network::Host),
             _ => {
                 let Some(other) = mode.strip_prefix("container:") else {
-                    return Err(Error::Missing { kind: "network", name: mode.to_owned() });
+                    return self.network(mode).map(|_| Network::Own);
                 };
                 let other = self.find(other)?;
                 if !live {

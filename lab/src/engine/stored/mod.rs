@@ -26,6 +26,7 @@ mod life;
 mod link;
 mod list;
 mod logs;
+pub mod networks;
 pub mod plan;
 mod record;
 mod root;

@@ -141,7 +141,8 @@ pub fn request(name: &str, body: &ContainerCreateBody, mounts: Vec<Extra>) -> Re
     };
     refuse(&host)?;
     if !ports(body)?.is_empty() {
-        let own = matches!(host.network_mode.as_deref(), None | Some("" | "default" | "bridge"));
+        let mode = host.network_mode.as_deref().unwrap_or_default();
+        let own = !matches!(mode, "none" | "host") && !mode.starts_with("container:");
         if runtime == Runtime::Vm {
             let reason = "the machine has no network device";
             return Err(Error::Unsupported { flag: "--publish", runtime: "vm", reason });
