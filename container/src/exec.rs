@@ -136,19 +136,23 @@ impl Container {
             back.map_or(Ok(()), BornElsewhere::come_back)?;
             cloned.context("clone for", &plan.command)?
         };
-        if let Some(listener) = &plan.listener {
-            listener.fill(self.state(), cloned.pid, self.status())?;
-            link.go().context("speak to", "the new process")?;
-        }
         let running = Running { pid: cloned.pid, pidfd: cloned.pidfd, exit: None };
+        let told = plan.listener.as_ref().map_or(Ok(()), |listener| {
+            listener.fill(self.state(), running.pid, self.status())?;
+            let _ = link.go(); // a process that is gone has said why, which is heard next
+            Ok(())
+        });
         // The process's end of the link closes at execve(2), or carries the reason why there was none.
-        let error = match link.listen().context("listen to", "the new process")? {
-            Message::Gone => match options.pid_file.as_ref().map(|path| write_pid_file(path, running.pid)) {
-                Some(Err(error)) => error,
-                _ => return Ok(running),
-            },
-            Message::Fault(fault) => fault.explain_process(&plan),
-            _ => Error::Died { id: self.id().to_owned(), during: "an exec" },
+        let error = match told.and_then(|()| link.listen().context("listen to", "the new process")) {
+            Ok(Message::Gone) => {
+                match options.pid_file.as_ref().map(|path| write_pid_file(path, running.pid)) {
+                    Some(Err(error)) => error,
+                    _ => return Ok(running),
+                }
+            }
+            Ok(Message::Fault(fault)) => fault.explain_process(&plan),
+            Ok(_) => Error::Died { id: self.id().to_owned(), during: "an exec" },
+            Err(error) => error,
         };
         let _ = running.kill(libc::SIGKILL);
         let _ = process::reap(&running.pidfd);
