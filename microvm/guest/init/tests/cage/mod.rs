@@ -134,6 +134,11 @@ impl Guest {
         self.channel.write_all(bytes).unwrap();
     }
 
+    /// Sends bytes to a guest that may hang up meanwhile. Whether it took them all.
+    pub fn try_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.channel.write_all(bytes).is_ok()
+    }
+
     /// Sends `Exec` for a command, and more.
     pub fn exec(&mut self, process: u16, command: &[&str], more: impl FnOnce(&mut Writer<Vec<u8>>)) {
         let mut writer = Writer::new(Vec::new());
