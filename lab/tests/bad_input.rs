@@ -24,7 +24,12 @@ const BOTH: &[Case] = &[
     (&["--env-file", "/no/such/file", "box", "true"], 125, &["/no/such/file"]),
     (&["--name", "no/name", "box", "true"], 125, &["no/name"]),
     (&["--hostname", "two words", "box", "true"], 125, &["two words"]),
-    (&["-v", "/a:/b", "box", "true"], 125, &["--volume", "not built yet"]),
+    (&["--init", "box", "true"], 125, &["--init", "not built yet"]),
+    (&["-v", "/tmp:b", "box", "true"], 125, &["absolute path"]),
+    (&["-v", "/tmp:/b:sideways", "box", "true"], 125, &["sideways"]),
+    (&["--cap-add", "FLY", "box", "true"], 125, &["CAP_FLY"]),
+    (&["--ulimit", "nofile", "box", "true"], 125, &["--ulimit nofile"]),
+    (&["-p", "8080:80", "box", "true"], 125, &["--publish", "-d"]),
     (&["--no-such-flag", "box", "true"], 125, &["--no-such-flag", "lab run --help"]),
     (&["--entrypoint", "", "box"], 125, &["no command"]),
 ];

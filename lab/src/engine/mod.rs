@@ -13,7 +13,8 @@
 //! only way in which they are spoken to: a third wall would be one more implementation of it. All this takes no thread
 //! and no daemon: a run is a straight line in one process, which is what makes it quick.
 //!
-//! State is removed at the end of every run, with `--rm` or without: there is nothing yet that could use a stopped sandbox.
+//! Such a run removes its state at its end, with `--rm` or without. Containers that live on their own, whose process may be
+//! waited for by another than the one that started it, are [`stored`]'s, each with a [`monitor`]; [`build`] makes images.
 
 mod bridge;
 pub mod build;
