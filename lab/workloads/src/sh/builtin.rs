@@ -137,11 +137,10 @@ fn trap(shell: &mut Shell, mark: usize) -> u8 {
     for word in words {
         let name = word.to_bytes();
         let key = match Signal::from_name(name) {
-            _ if name == b"EXIT" || name == b"0" => b"trap EXIT",
-            Some(Signal::TERM) => b"trap TERM",
-            Some(Signal::INT) => &b"trap INT"[..],
+            _ if name == b"EXIT" || name == b"0" => &b"trap EXIT"[..],
+            Some(signal) if jobs::TRAPPABLE.contains(&signal) => trap_key(signal).to_bytes(),
             _ => {
-                code = complain("trap", name, "only TERM, INT and EXIT can be trapped", 1);
+                code = complain("trap", name, "only HUP, INT, TERM and EXIT can be trapped", 1);
                 continue;
             }
         };
@@ -184,5 +183,9 @@ fn read(shell: &mut Shell, name: &[u8]) -> u8 {
 
 /// The commands of a trap, from the name that [`trap`] keeps them under.
 pub fn trap_key(signal: Signal) -> &'static CStr {
-    if signal == Signal::TERM { c"trap TERM" } else { c"trap INT" }
+    match signal {
+        Signal::HUP => c"trap HUP",
+        Signal::INT => c"trap INT",
+        _ => c"trap TERM",
+    }
 }

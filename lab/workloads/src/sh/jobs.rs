@@ -14,8 +14,11 @@ use super::Shell;
 use super::token::How;
 use crate::output::{complain, failed};
 
+/// Signals that can be trapped, in the order in which they are acted on.
+pub const TRAPPABLE: [Signal; 3] = [Signal::HUP, Signal::INT, Signal::TERM];
+
 /// Signals that the shell blocks and collects.
-pub const COLLECTED: [Signal; 3] = [Signal::CHLD, Signal::TERM, Signal::INT];
+pub const COLLECTED: [Signal; 4] = [Signal::CHLD, Signal::HUP, Signal::INT, Signal::TERM];
 
 /// The most output of `$(…)` that is kept.
 const OUTPUT: usize = 64 * 1024;
@@ -51,12 +54,12 @@ pub fn wait(shell: &mut Shell, child: Pid) -> Ended {
 }
 
 /// Takes the signals that came; they stay pending until [`Shell::act_on_signals`].
-pub fn collect(shell: &mut Shell) -> [Option<Signal>; 2] {
+pub fn collect(shell: &mut Shell) -> [Option<Signal>; 3] {
     let mut came = Set::EMPTY;
     while let Some(signal) = signal::next(&shell.signals) {
         came = came.with(signal);
     }
-    [Signal::TERM, Signal::INT].map(|signal| {
+    TRAPPABLE.map(|signal| {
         came.contains(signal).then(|| {
             shell.pending = shell.pending.with(signal);
             signal

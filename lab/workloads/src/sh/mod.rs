@@ -224,7 +224,7 @@ impl<'a> Shell<'a> {
     /// Does what signals that came ask for: their trap; or the shell's end.
     fn act_on_signals(&mut self) -> Flow {
         jobs::collect(self);
-        for signal in [Signal::TERM, Signal::INT] {
+        for signal in jobs::TRAPPABLE {
             if !self.pending.contains(signal) {
                 continue;
             }
