@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cache::{self, Meta, Origin};
-use super::recipe::{self, FRAGMENT, PATCHES, SYSCALL_PATCH};
+use super::recipe::{self, PATCHES, Processors, SYSCALL_PATCH};
 use super::source::{self, Source};
 use super::{Error, Event, Kernel, Listener, fragment, packages};
 
@@ -44,7 +44,8 @@ pub fn build(
         None => source::find().ok_or(Error::NoSource)?,
     };
     let compiler = compiler()?;
-    let hash = recipe::hash(&source.version, &compiler);
+    let processors = Processors::of_this_machine();
+    let hash = recipe::hash(&source.version, &compiler, processors);
     let kernels = cache::folder()?;
     fs::create_dir_all(&kernels).map_err(Error::file("make the folder", &kernels))?;
     let _lock = lock(&kernels)?;
@@ -60,7 +61,7 @@ pub fn build(
         listener(Event::Step(&format!("left out: patch {name} does not fit this source")));
     }
     listener(Event::Step("configuring"));
-    let config = configure(&work, &tree)?;
+    let config = configure(&work, &tree, &processors.fragment())?;
     listener(Event::Step("compiling"));
     compile(&work, &tree, interrupted, listener)?;
 
@@ -123,9 +124,9 @@ fn no_make(source: std::io::Error) -> Error {
 
 /// Makes `.config`: everything off but the fragment (KCONFIG_ALLCONFIG, Documentation/kbuild/kconfig.rst), and what
 /// that needs. Then every line of the fragment must be found in it.
-fn configure(work: &Path, tree: &Path) -> Result<PathBuf, Error> {
+fn configure(work: &Path, tree: &Path, options: &str) -> Result<PathBuf, Error> {
     let wanted = work.join("fragment");
-    fs::write(&wanted, FRAGMENT).map_err(Error::file("write", &wanted))?;
+    fs::write(&wanted, options).map_err(Error::file("write", &wanted))?;
     let log = work.join("configure.log");
     let output = make(tree).arg("allnoconfig").env("KCONFIG_ALLCONFIG", &wanted).output().map_err(no_make)?;
     fs::write(&log, [output.stdout, output.stderr].concat()).map_err(Error::file("write", &log))?;
@@ -134,7 +135,7 @@ fn configure(work: &Path, tree: &Path) -> Result<PathBuf, Error> {
     }
     let config = tree.join(".config");
     let text = fs::read_to_string(&config).map_err(Error::file("read", &config))?;
-    let settings = fragment::parse(FRAGMENT).map_err(|line| Error::NotTaken { options: line })?;
+    let settings = fragment::parse(options).map_err(|line| Error::NotTaken { options: line })?;
     let missed: Vec<_> =
         fragment::not_taken(&settings, &text).into_iter().map(|setting| setting.option.as_str()).collect();
     if !missed.is_empty() {

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::recipe::Processors;
 use super::{Error, fragment, recipe};
 
 /// Where a kernel came from.
@@ -104,7 +105,8 @@ impl Kernel {
     pub fn options_missed(&self) -> Result<Vec<String>, Error> {
         let path = self.image.with_file_name("config");
         let config = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-        let settings = fragment::parse(recipe::FRAGMENT).map_err(|options| Error::NotTaken { options })?;
+        let options = Processors::of_configuration(&config).fragment();
+        let settings = fragment::parse(&options).map_err(|options| Error::NotTaken { options })?;
         let missed = fragment::not_taken(&settings, &config);
         Ok(missed.into_iter().map(|setting| setting.option.clone()).collect())
     }

@@ -7,6 +7,54 @@ use sha2::{Digest, Sha256};
 /// The configuration fragment.
 pub const FRAGMENT: &str = include_str!("../../../microvm/guest/kernel/lean.config");
 
+/// What differs in a kernel for one processor.
+const ONE_CPU: &str = include_str!("../../../microvm/guest/kernel/one-cpu.config");
+
+/// How many processors a kernel is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processors {
+    /// One, as every guest has where its kernel is emulated instruction by instruction.
+    One,
+    /// One to eight.
+    Several,
+}
+
+impl Processors {
+    /// What guests of this machine can have. Without a KVM they run under QEMU's translator.
+    pub fn of_this_machine() -> Self {
+        match microvm::arch::probe::this_machine() {
+            Ok(probe) if !probe.hardware => Self::One,
+            _ => Self::Several,
+        }
+    }
+
+    /// What a kernel of this configuration is for.
+    pub fn of_configuration(config: &str) -> Self {
+        if config.lines().any(|line| line == "CONFIG_SMP=y") { Self::Several } else { Self::One }
+    }
+
+    /// The options of a kernel for so many.
+    pub fn fragment(self) -> String {
+        let others: Vec<_> = match self {
+            Self::Several => return FRAGMENT.to_owned(),
+            Self::One => ONE_CPU.lines().filter_map(option).chain(["CONFIG_NR_CPUS"]).collect(),
+        };
+        let kept = FRAGMENT.lines().filter(|line| option(line).is_none_or(|name| !others.contains(&name)));
+        let mut text = kept.chain(ONE_CPU.lines()).collect::<Vec<_>>().join("\n");
+        text.push('\n');
+        text
+    }
+}
+
+/// The option that a line of a fragment sets or leaves out.
+fn option(line: &str) -> Option<&str> {
+    let name = match line.strip_prefix("# ") {
+        Some(rest) => rest.strip_suffix(" is not set")?,
+        None => line.split_once('=')?.0,
+    };
+    name.starts_with("CONFIG_").then_some(name)
+}
+
 /// A change of ours to the kernel's source.
 #[derive(Clone, Copy, Debug)]
 pub struct Patch {
@@ -43,19 +91,30 @@ pub const PATCHES: &[Patch] = patches![
     "0007-bss-is-clear.patch",
     "0008-copy-page-structs.patch",
     "0008-copy-page-structs.since-6.3.patch",
+    "0009-stride-of-the-tick.patch",
+    "0010-page-tables-to-the-end.patch",
+    "0011-parameters-by-first-letter.patch",
+    "0012-no-long-nops-at-boot.patch",
+    "0013-no-events-for-nobody.patch",
+    "0014-strlen-by-scas.patch",
+    "0015-fresh-pages.patch",
+    "0016-unprotected-stays-so.patch",
+    "0017-fewer-ip-idents.patch",
+    "0018-floor-of-the-boot-log.patch",
+    "0019-acpi-without-pci.patch",
 ];
 
 /// Without this patch a kernel runs programs only where KVM has VT-x or SVM behind it.
 pub const SYSCALL_PATCH: &str = "0002-syscall-by-page-fault";
 
-/// The hash of our part: fragment and patches. It tells whether a kernel in the cache is of this version of the lab.
+/// The hash of our part: fragments and patches. It tells whether a kernel in the cache is of this version of the lab.
 pub fn own() -> String {
-    digest(PATCHES.iter().flat_map(|patch| [patch.name, patch.text]).chain([FRAGMENT]))
+    digest(PATCHES.iter().flat_map(|patch| [patch.name, patch.text]).chain([FRAGMENT, ONE_CPU]))
 }
 
 /// The hash that names a kernel: of everything that goes into it.
-pub fn hash(source_version: &str, compiler: &str) -> String {
-    digest([source_version, compiler, &own()])
+pub fn hash(source_version: &str, compiler: &str, processors: Processors) -> String {
+    digest([source_version, compiler, &own(), &processors.fragment()])
 }
 
 /// A hash of texts. Their lengths are hashed too, so that moving a byte from one to the next changes it.
@@ -78,12 +137,25 @@ mod tests {
 
     #[test]
     fn the_hash_is_the_same_for_the_same_parts_and_another_for_any_other() {
-        let base = hash("6.1", "gcc 12");
-        assert_eq!(base, hash("6.1", "gcc 12"));
+        let hash_of = |source, compiler| hash(source, compiler, Processors::Several);
+        let base = hash_of("6.1", "gcc 12");
+        assert_eq!(base, hash_of("6.1", "gcc 12"));
         assert_eq!(base.len(), 16);
-        for other in [hash("6.1.1", "gcc 12"), hash("6.1", "gcc 13"), hash("6.1g", "cc 12"), own()] {
+        let for_one = hash("6.1", "gcc 12", Processors::One);
+        for other in
+            [hash_of("6.1.1", "gcc 12"), hash_of("6.1", "gcc 13"), hash_of("6.1g", "cc 12"), for_one, own()]
+        {
             assert_ne!(base, other);
         }
+    }
+
+    #[test]
+    fn a_kernel_for_one_processor_is_the_same_but_for_the_few_options_that_differ() {
+        let one = Processors::One.fragment();
+        assert!(one.contains("# CONFIG_SMP is not set") && !one.contains("CONFIG_SMP=y"));
+        assert!(!one.contains("CONFIG_NR_CPUS") && one.contains("CONFIG_VIRTIO_BLK=y"));
+        let count = |text: &str| text.lines().filter(|line| option(line).is_some()).count();
+        assert_eq!(count(&one), count(FRAGMENT) - 1);
     }
 
     #[test]
