@@ -62,7 +62,9 @@ pub(crate) fn directory_at(root: BorrowedFd<'_>, path: &CStr) -> sys::Result<Own
         Err(Errno::NOENT) => {}
         result => return result,
     }
-    let bytes = path.to_bytes();
+    // Below `root` a path with and without its first slashes is the same.
+    let slashes = path.to_bytes().iter().take_while(|byte| **byte == b'/').count();
+    let bytes = &path.to_bytes()[slashes..];
     if bytes.len() >= PATH_MAX {
         return Err(Errno::NAMETOOLONG);
     }
@@ -149,9 +151,9 @@ mod tests {
     #[test]
     fn missing_directories_are_made() {
         let (scratch, root) = Scratch::new("made");
-        for path in [c"a//b/c", c"a/b/d", c"e", c"a/b/c", c"a/x/"] {
+        for path in [c"a//b/c", c"a/b/d", c"e", c"a/b/c", c"a/x/", c"/f/g/h", c"//i/j", c"/k"] {
             directory_at(root.as_fd(), path).unwrap();
-            assert!(scratch.0.join(path.to_str().unwrap()).is_dir(), "{path:?}");
+            assert!(scratch.0.join(path.to_str().unwrap().trim_start_matches('/')).is_dir(), "{path:?}");
         }
     }
 
