@@ -77,7 +77,9 @@ pub(super) fn take_on(plan: &ProcessPlan) -> Result<(), Fault> {
     };
     set_capabilities(None, all).at(Step::Capabilities)?;
     clear_ambient_capability_set().at(Step::Capabilities)?;
-    for number in (0..caps::COUNT).filter(|number| (sets.ambient & have).bits() & (1 << number) != 0) {
+    // Only what is both permitted and inheritable can be ambient (capabilities(7)); the rest is passed over, as runc does.
+    let ambient = sets.ambient & all.permitted & all.inheritable;
+    for number in (0..caps::COUNT).filter(|number| ambient.bits() & (1 << number) != 0) {
         let one = CapabilitySet::from_bits_retain(1 << number);
         configure_capability_in_ambient_set(one, true).at(Step::Capabilities)?;
     }

@@ -235,7 +235,9 @@ fn become_user(exec: &Exec, uid: u32, gid: u32) -> Result<(), Failure<'static>> 
             inheritable: sets.inheritable,
         })
         .during("capset", b"")?;
-        for capability in (0..CAPABILITIES).filter(|number| sets.ambient & (1 << number) != 0) {
+        // Only what is both permitted and inheritable can be ambient (capabilities(7)); the rest is passed over, as runc does.
+        let ambient = sets.ambient & sets.permitted & sets.inheritable;
+        for capability in (0..CAPABILITIES).filter(|number| ambient & (1 << number) != 0) {
             identity::raise_ambient(capability).during("raise ambient capability", b"")?;
         }
     }
