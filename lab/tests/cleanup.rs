@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::process::{Child, Stdio};
 
 use common::leftovers::Traces;
-use common::{Lab, Wall, finish, for_each_wall, image, skip};
+use common::{Lab, Output, Wall, finish, for_each_wall, image, skip};
 use rustix::process::{Pid, Signal, kill_process};
 
 const ENDLESS: &str = "sleep 1000 & echo ready; touch /tmp/file; sleep 1000";
@@ -24,7 +24,10 @@ fn start(lab: &Lab, wall: Wall, flags: &[&str]) -> Child {
         .expect("lab starts");
     let mut word = [0; 6];
     let stdout = child.stdout.as_mut().expect("a pipe");
-    stdout.read_exact(&mut word).unwrap_or_else(|error| panic!("{}: not ready: {error}", wall.name()));
+    if let Err(error) = stdout.read_exact(&mut word) {
+        let Output { code, stderr, .. } = finish(child);
+        panic!("{}: not ready: {error}; it ended with {code}: {stderr}", wall.name());
+    }
     child
 }
 
