@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use common::{Bundle, traces};
+use common::{Bundle, run_to_end, traces};
 use container::{ExecOptions, Exit, spec};
 use serde_json::{Value, json};
 
@@ -240,14 +240,7 @@ fn landlock_leaves_only_the_paths_of_the_annotations() {
                 return;
             }
             Err(error) => panic!("{error}"),
-            Ok((mut container, mut output)) => {
-                container.start().unwrap();
-                let mut text = String::new();
-                std::io::Read::read_to_string(&mut output, &mut text).unwrap();
-                let exit = container.wait().unwrap();
-                container.delete(false).unwrap();
-                (exit, text)
-            }
+            Ok(created) => run_to_end(created),
         };
         let lines: Vec<_> = text.lines().filter(|line| !line.contains("ermission denied")).collect();
         assert_eq!((exit, lines), (Exit::Code(0), vec!["in", "x", "kept"]), "{text}");
@@ -282,14 +275,7 @@ fn an_idmapped_mount_shows_other_owners() {
                 return;
             }
             Err(error) => panic!("{error}"),
-            Ok((mut container, mut output)) => {
-                container.start().unwrap();
-                let mut text = String::new();
-                std::io::Read::read_to_string(&mut output, &mut text).unwrap();
-                let exit = container.wait().unwrap();
-                container.delete(false).unwrap();
-                (exit, text)
-            }
+            Ok(created) => run_to_end(created),
         };
         assert_eq!((exit, text.as_str()), (Exit::Code(0), "0 0\n"), "own user namespace: {own_users}");
         let new = std::os::unix::fs::MetadataExt::uid(&fs::metadata(shared.join("new")).unwrap());

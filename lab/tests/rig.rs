@@ -35,7 +35,7 @@ fn both_walls_hold_on_hardware_like_kvm_and_pure_cgroup_v2() {
         lab::kernel::fetch(None, &AtomicBool::new(false), &mut |_| ()).expect("the distribution's kernel");
     }
     // The lean kernel of a machine whose KVM has no hardware behind it is built for one CPU, whoever boots it.
-    let lean = lab::kernel::list().expect("the cache").into_iter().find(|kernel| kernel.is_current());
+    let lean = lab::kernel::list().expect("the cache").into_iter().find(lab::kernel::Kernel::is_current);
     let config = lean.and_then(|kernel| std::fs::read_to_string(kernel.image.with_file_name("config")).ok());
     let several = config.is_some_and(|config| config.lines().any(|line| line == "CONFIG_SMP=y"));
     let vm_cpus = format!("vm cpus: {}", if several { 2 } else { 1 });

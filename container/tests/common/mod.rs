@@ -93,13 +93,7 @@ impl Bundle {
     }
 
     pub fn run_with(&self, options: CreateOptions) -> (Exit, String) {
-        let (mut container, mut output) = self.create_with(options).expect("create");
-        container.start().expect("start");
-        let mut text = String::new();
-        output.read_to_string(&mut text).unwrap();
-        let exit = container.wait().expect("wait");
-        container.delete(false).expect("delete");
-        (exit, text)
+        run_to_end(self.create_with(options).expect("create"))
     }
 
     /// Creates it with its output caught.
@@ -118,6 +112,16 @@ impl Bundle {
         };
         Ok((create(options)?, File::from(read)))
     }
+}
+
+/// Runs what was created to its end: how it ended, and what it printed.
+pub fn run_to_end((mut container, mut output): (Container, File)) -> (Exit, String) {
+    container.start().expect("start");
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    let exit = container.wait().expect("wait");
+    container.delete(false).expect("delete");
+    (exit, text)
 }
 
 impl Drop for Bundle {

@@ -48,7 +48,7 @@ pub fn parse(text: &str) -> Result<Vec<Setting>, String> {
 }
 
 /// `CONFIG_X=value` or `# CONFIG_X is not set`.
-fn option_of(line: &str) -> Option<(String, Option<String>)> {
+pub(super) fn option_of(line: &str) -> Option<(String, Option<String>)> {
     if let Some(rest) = line.strip_prefix("# CONFIG_") {
         let name = rest.strip_suffix(" is not set")?;
         return Some((format!("CONFIG_{name}"), None));

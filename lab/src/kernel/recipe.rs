@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
+use super::fragment::option_of;
+
 /// The configuration fragment.
 pub const FRAGMENT: &str = include_str!("../../../microvm/guest/kernel/lean.config");
 
@@ -35,24 +37,16 @@ impl Processors {
 
     /// The options of a kernel for so many.
     pub fn fragment(self) -> String {
+        let name = |line| option_of(line).map(|(name, _)| name);
         let others: Vec<_> = match self {
             Self::Several => return FRAGMENT.to_owned(),
-            Self::One => ONE_CPU.lines().filter_map(option).chain(["CONFIG_NR_CPUS"]).collect(),
+            Self::One => ONE_CPU.lines().filter_map(name).chain(["CONFIG_NR_CPUS".to_owned()]).collect(),
         };
-        let kept = FRAGMENT.lines().filter(|line| option(line).is_none_or(|name| !others.contains(&name)));
+        let kept = FRAGMENT.lines().filter(|line| name(line).is_none_or(|name| !others.contains(&name)));
         let mut text = kept.chain(ONE_CPU.lines()).collect::<Vec<_>>().join("\n");
         text.push('\n');
         text
     }
-}
-
-/// The option that a line of a fragment sets or leaves out.
-fn option(line: &str) -> Option<&str> {
-    let name = match line.strip_prefix("# ") {
-        Some(rest) => rest.strip_suffix(" is not set")?,
-        None => line.split_once('=')?.0,
-    };
-    name.starts_with("CONFIG_").then_some(name)
 }
 
 /// A change of ours to the kernel's source.
@@ -154,7 +148,7 @@ mod tests {
         let one = Processors::One.fragment();
         assert!(one.contains("# CONFIG_SMP is not set") && !one.contains("CONFIG_SMP=y"));
         assert!(!one.contains("CONFIG_NR_CPUS") && one.contains("CONFIG_VIRTIO_BLK=y"));
-        let count = |text: &str| text.lines().filter(|line| option(line).is_some()).count();
+        let count = |text: &str| text.lines().filter(|line| option_of(line).is_some()).count();
         assert_eq!(count(&one), count(FRAGMENT) - 1);
     }
 
