@@ -141,7 +141,7 @@ fn write_reports(args: &Args, record: &Record) -> anyhow::Result<()> {
 }
 
 /// Ctrl-C and SIGTERM end the comparison in good order: the run that is going on gives everything back.
-fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
+pub(super) fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&flag)).context("watch for Ctrl-C")?;

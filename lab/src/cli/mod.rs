@@ -9,6 +9,7 @@
     reason = "every command has the same signature, also those that need less"
 )]
 
+mod claims;
 mod compare;
 mod completion;
 mod create;
@@ -91,6 +92,7 @@ enum Command {
     Exec(exec::Args),
     Attach(exec::AttachArgs),
     Compare(compare::Args),
+    Claims(claims::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
     Images(images::Args),
@@ -136,6 +138,7 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Exec(args) => exec::run(args),
         Command::Attach(args) => exec::attach(args),
         Command::Compare(args) => compare::run(args),
+        Command::Claims(args) => claims::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Images(args) => images::run(args),

@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(250);
 const GRACE: Duration = Duration::from_secs(10);
 /// No timeline is longer.
 const MARKS_LIMIT: usize = 64 << 10;
-/// Of what a run prints on standard error, the end is kept: there it says why it failed.
+/// Of what a run prints, the end is kept: on standard error it says there why it failed.
 const TAIL: usize = 4 << 10;
 
 /// How `lab run` is called: the program and what comes before and after `--marks FD`.
@@ -44,6 +44,8 @@ pub(super) struct Finished {
     pub ended: Nanos,
     pub status: ExitStatus,
     pub marks: Result<BTreeMap<String, Nanos>, String>,
+    /// The end of what it printed.
+    pub printed: Vec<u8>,
     /// The last lines on standard error.
     pub said: String,
     /// Why it was stopped, if it was.
@@ -141,7 +143,8 @@ impl Running {
                 .map_err(|error| format!("wrote no marks that can be read: {error}"))
         };
         let said = String::from_utf8_lossy(&self.stderr.bytes).trim().to_owned();
-        Ok(Finished { spawned: self.spawned, ended, status, marks, said, stopped })
+        let printed = std::mem::take(&mut self.stdout.bytes);
+        Ok(Finished { spawned: self.spawned, ended, status, marks, printed, said, stopped })
     }
 
     /// Waits until standard output holds this text. False where the run ends, or is interrupted, or the time is up.

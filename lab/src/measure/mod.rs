@@ -21,12 +21,13 @@
 //! - **Never without its origin.** A VM's record holds by what it was run, or cannot be read at all ([`store`]).
 //!
 //! Reading order: [`plan`], `child`, [`session`], [`record`], [`phases`], [`stats`], [`summary`], [`warnings`], [`memory`],
-//! [`environment`], [`store`].
+//! [`environment`], [`inside`], [`store`].
 
 mod child;
 pub mod environment;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod inside;
 pub mod memory;
 pub mod phases;
 pub mod plan;

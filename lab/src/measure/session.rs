@@ -22,7 +22,7 @@ use super::record::{
 use super::summary::Summary;
 
 /// A run that takes longer is stopped and counts as failed.
-const RUN_LIMIT: Duration = Duration::from_secs(300);
+pub(super) const RUN_LIMIT: Duration = Duration::from_secs(300);
 
 /// A comparison to make.
 #[derive(Clone, Debug)]

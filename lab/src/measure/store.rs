@@ -47,10 +47,15 @@ pub enum Error {
 /// # Errors
 /// What the file system says.
 pub fn save(record: &Record, folder: &Path) -> Result<PathBuf, Error> {
-    let time: String = record.created.chars().filter(char::is_ascii_alphanumeric).collect();
-    let path = folder.join(format!("compare-{time}-{}.json", record.plan.seed));
+    let path = path_of("compare", record, folder);
     write(&path, &json_text(record))?;
     Ok(path)
+}
+
+/// The file of a result of this kind: its time and seed are its name.
+pub fn path_of(kind: &str, record: &Record, folder: &Path) -> PathBuf {
+    let time: String = record.created.chars().filter(char::is_ascii_alphanumeric).collect();
+    folder.join(format!("{kind}-{time}-{}.json", record.plan.seed))
 }
 
 /// A record as its file has it.

@@ -4,10 +4,12 @@
 //! is text: who calls prints it or writes it to a file.
 //!
 //! - [`terminal`]: tables ([`table`]) and waterfalls ([`waterfall`]) as wide as the terminal.
+//! - [`claims`]: the claims and what became of them, in a terminal.
 //! - [`html`]: one self-contained page.
 //! - [`csv`]: one line a run, for a spreadsheet.
 //! - [`figures`]: how a number is written.
 
+pub mod claims;
 pub mod csv;
 pub mod figures;
 pub mod html;

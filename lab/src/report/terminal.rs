@@ -117,7 +117,7 @@ fn memory(record: &Record) -> Option<Table> {
 }
 
 /// Breaks a text into lines at spaces.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let line = lines.last_mut().expect("there is a line");
