@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use common::{Lab, Output, Wall, finish, for_each_wall, image};
 use rustix::process::{Pid, Signal, kill_process};
@@ -43,6 +43,27 @@ fn a_program_that_handles_a_signal_gets_it_and_ends_as_it_likes() {
         send(&child, Signal::TERM);
         let Output { code, stdout, stderr } = finish(child);
         assert_eq!((code, stdout.as_str()), (5, "got HUP\ngot TERM\n"), "{}: {stderr}", wall.name());
+    });
+}
+
+#[test]
+fn what_the_caller_ignores_is_no_matter_of_the_program() {
+    for_each_wall("signals ignored by the caller", |wall| {
+        let arguments = ["run", "--quiet", "--runtime", wall.name(), image::NAME, "cat", "/proc/self/status"];
+        let lab = Lab::shared().command(&arguments);
+        // As nohup(1), and a shell for what it starts in the background, leave SIGHUP and SIGINT.
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "trap '' HUP INT; exec \"$@\"", "sh"])
+            .arg(lab.get_program())
+            .args(lab.get_args());
+        for (name, value) in lab.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let Output { code, stdout, stderr } = finish(child.expect("sh starts"));
+        let ignored = stdout.lines().find_map(|line| line.strip_prefix("SigIgn:\t"));
+        assert_eq!((code, ignored), (0, Some("0000000000000000")), "{}: {stderr}", wall.name());
     });
 }
 

@@ -124,27 +124,36 @@ pub(crate) fn install_fd(source: BorrowedFd<'_>, number: RawFd) -> Result<()> {
     Ok(())
 }
 
-/// Gives the child the signal set-up of a fresh process: nothing blocked, and SIGPIPE, which Rust's runtime ignores,
-/// back to its default (`signal(7)`: an ignored signal stays ignored across `execve(2)`).
+/// The number of signals, the real-time ones among them: `_NSIG` (`signal(7)`).
+const LAST_SIGNAL: i32 = 64;
+
+/// Gives the child the signal set-up of a fresh process: nothing blocked and nothing ignored. An ignored signal stays
+/// ignored across `execve(2)` (`signal(7)`), and a shell never traps what was ignored before it, so that a workload
+/// under `nohup` or in a script's background would not get its SIGHUP or SIGINT.
 pub(crate) fn default_signals() -> Result<()> {
     let none: u64 = 0;
     let default = [0u64; 4]; // struct kernel_sigaction: handler SIG_DFL, no flags, no restorer, empty mask
-    // SAFETY: both structures have the kernel's layout and size (rt_sigprocmask(2), rt_sigaction(2)).
-    unsafe {
-        checked(libc::syscall(
+    // SAFETY: the mask has the kernel's layout and size (rt_sigprocmask(2)).
+    checked(unsafe {
+        libc::syscall(
             libc::SYS_rt_sigprocmask,
             libc::SIG_SETMASK,
             std::ptr::from_ref(&none),
             std::ptr::null::<u64>(),
             size_of::<u64>(),
-        ))?;
-        checked(libc::syscall(
-            libc::SYS_rt_sigaction,
-            libc::SIGPIPE,
-            default.as_ptr(),
-            std::ptr::null::<u64>(),
-            size_of::<u64>(),
-        ))?;
+        )
+    })?;
+    for signal in (1..=LAST_SIGNAL).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        // SAFETY: the structure has the kernel's layout and size (rt_sigaction(2)).
+        checked(unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                size_of::<u64>(),
+            )
+        })?;
     }
     Ok(())
 }

@@ -41,7 +41,7 @@ fn serve(port: u16, mut left: Option<u64>) -> sys::Result<u8> {
     let signals = signal::signal_fd(ends)?;
     let socket = net::listen(port, 128)?;
     let mut line = Text::<64>::new();
-    line.text("http: listening on port ").number(u64::from(port)).text("\n");
+    line.text("http: listening on port ").number(u64::from(net::local_port(&socket)?)).text("\n");
     say(&[line.bytes()]);
     while left != Some(0) {
         let mut polls = [Poll::read(*signals), Poll::read(*socket)];

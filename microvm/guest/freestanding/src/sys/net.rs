@@ -23,6 +23,16 @@ pub fn listen(port: u16, backlog: u32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// The port a socket is bound to: the one the kernel chose, where it was asked for port 0. getsockname(2).
+pub fn local_port(socket: &OwnedFd) -> Result<u16> {
+    let mut address = [0u8; 16]; // struct sockaddr_in, as above
+    let mut len = address.len() as u32;
+    let (to, size) = (address.as_mut_ptr().expose_provenance(), (&raw mut len).expose_provenance());
+    // SAFETY: the kernel writes at most the 16 bytes that the length says, and the length (getsockname(2)).
+    unsafe { call(c::__NR_getsockname, [int(socket.0), to, size]) }?;
+    Ok(u16::from_be_bytes([address[2], address[3]]))
+}
+
 /// accept4(2): the next connection.
 pub fn accept(socket: &OwnedFd) -> Result<OwnedFd> {
     plain(c::__NR_accept4, [int(socket.0), 0, 0, c::O_CLOEXEC as usize]).map(OwnedFd::from_result)
