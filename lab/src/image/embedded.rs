@@ -4,14 +4,14 @@
 //! layer, stored by digest like any other when it is first asked for. Each byte of it follows from the program's: two
 //! builds of the same sources have the same image id.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
-use oci_spec::image::{DescriptorBuilder, ImageManifestBuilder, MediaType, SCHEMA_VERSION};
-use serde_json::json;
-use tar_core::{EntryBuilder, EntryType};
+use oci_spec::image::{Descriptor, DescriptorBuilder, ImageManifestBuilder, MediaType, SCHEMA_VERSION};
+use serde_json::{Value, json};
+use tar_core::{EntryBuilder, EntryType, HeaderError};
 
 use super::digest::Digest;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::load::architecture;
 use super::reference::Reference;
 use super::store::{ANNOTATION_EMBEDDED, Store, annotation, name_of};
@@ -49,30 +49,35 @@ pub fn ensure(store: &Store) -> Result<()> {
 
 fn add(store: &Store, name: &Reference) -> Result<()> {
     let _adding = store.adding()?;
-    let layer = layer(PROGRAM, APPLETS.lines());
+    let layer = layer(PROGRAM, APPLETS.lines()).map_err(unmade)?;
     let layer = (store.add_bytes(&layer)?, layer.len() as u64);
     // The layer is not compressed, so its digest is that of its content.
-    let config = config(layer.0);
+    let config = serde_json::to_vec(&config(layer.0)).map_err(unmade)?;
     let config = (store.add_bytes(&config)?, config.len() as u64);
     let manifest = ImageManifestBuilder::default()
         .schema_version(SCHEMA_VERSION)
         .media_type(MediaType::ImageManifest)
-        .config(descriptor(MediaType::ImageConfig, config))
-        .layers([descriptor(MediaType::ImageLayer, layer)])
+        .config(descriptor(MediaType::ImageConfig, config)?)
+        .layers([descriptor(MediaType::ImageLayer, layer)?])
         .build()
-        .expect("all required fields are set");
-    let manifest = serde_json::to_vec(&manifest).expect("a manifest is plain data");
+        .map_err(unmade)?;
+    let manifest = serde_json::to_vec(&manifest).map_err(unmade)?;
     store.set_name(store.add_bytes(&manifest)?, manifest.len() as u64, Some(name), Some(BUILD))
 }
 
-fn descriptor(media_type: MediaType, (digest, size): (Digest, u64)) -> oci_spec::image::Descriptor {
-    let descriptor = DescriptorBuilder::default().media_type(media_type).digest(digest).size(size);
-    descriptor.build().expect("all required fields are set")
+/// What went wrong with an image that is made here, and so is a mistake of this file.
+fn unmade(error: impl Display) -> Error {
+    Error::Malformed { object: format!("the image {NAME}"), reason: error.to_string() }
 }
 
-fn config(layer: Digest) -> Vec<u8> {
+fn descriptor(media_type: MediaType, (digest, size): (Digest, u64)) -> Result<Descriptor> {
+    let descriptor = DescriptorBuilder::default().media_type(media_type).digest(digest).size(size);
+    descriptor.build().map_err(unmade)
+}
+
+fn config(layer: Digest) -> Value {
     // serde_json keeps maps sorted, so the bytes are always the same.
-    let config = json!({
+    json!({
         "architecture": architecture().to_string(),
         "os": "linux",
         "created": "1970-01-01T00:00:00Z",
@@ -89,22 +94,20 @@ fn config(layer: Digest) -> Vec<u8> {
         },
         "rootfs": {"type": "layers", "diff_ids": [layer]},
         "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "lab/workloads"}],
-    });
-    serde_json::to_vec(&config).expect("a configuration is plain data")
+    })
 }
 
 /// The only layer: the program under all its names, and the files and folders that every program expects.
-fn layer<'a>(program: &[u8], applets: impl Iterator<Item = &'a str>) -> Vec<u8> {
+fn layer<'a>(program: &[u8], applets: impl Iterator<Item = &'a str>) -> Result<Vec<u8>, HeaderError> {
     let mut tar = Vec::new();
-    let mut add = |path: &str, kind, mode, content: &[u8], target: &str| {
+    let mut add = |path: &str, kind, mode, content: &[u8], target: &str| -> Result<(), HeaderError> {
         let mut entry = EntryBuilder::new_ustar();
         entry.path(path).entry_type(kind).link_name(target);
-        let fits = "the numbers of a small file fit into its header";
-        entry.mode(mode).expect(fits).uid(0).expect(fits).gid(0).expect(fits).mtime(0).expect(fits);
-        entry.size(content.len() as u64).expect(fits);
+        entry.mode(mode)?.uid(0)?.gid(0)?.mtime(0)?.size(content.len() as u64)?;
         tar.extend(entry.finish_bytes());
         tar.extend_from_slice(content);
         tar.resize(tar.len().next_multiple_of(512), 0);
+        Ok(())
     };
     for (path, mode) in [
         ("bin/", 0o755),
@@ -119,7 +122,7 @@ fn layer<'a>(program: &[u8], applets: impl Iterator<Item = &'a str>) -> Vec<u8> 
         ("tmp/", 0o1777),
         ("var/", 0o755),
     ] {
-        add(path, EntryType::Directory, mode, b"", "");
+        add(path, EntryType::Directory, mode, b"", "")?;
     }
     for (path, content) in [
         ("etc/group", "root:x:0:\nlab:x:1000:\nnogroup:x:65534:\n"),
@@ -134,16 +137,16 @@ fn layer<'a>(program: &[u8], applets: impl Iterator<Item = &'a str>) -> Vec<u8> 
         // What the sandbox has for it is put over this.
         ("etc/resolv.conf", ""),
     ] {
-        add(path, EntryType::Regular, 0o644, content.as_bytes(), "");
+        add(path, EntryType::Regular, 0o644, content.as_bytes(), "")?;
     }
-    add(PROGRAM_PATH, EntryType::Regular, 0o755, program, "");
+    add(PROGRAM_PATH, EntryType::Regular, 0o755, program, "")?;
     let mut path = String::new();
     for applet in applets {
         path.clear();
         let _ = write!(path, "bin/{applet}");
         // Hard links: one lookup less than symbolic ones, which a guest whose kernel is emulated would feel.
-        add(&path, EntryType::Link, 0o755, b"", PROGRAM_PATH);
+        add(&path, EntryType::Link, 0o755, b"", PROGRAM_PATH)?;
     }
     tar.resize(tar.len() + 1024, 0);
-    tar
+    Ok(tar)
 }
