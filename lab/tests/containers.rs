@@ -109,3 +109,77 @@ fn run_shows_folders_and_volumes_and_changes_rights_as_it_is_told() {
     let limits = lab.says(&["run", "--ulimit", "nofile=123:456", "lab", "cat", "/proc/self/limits"]);
     assert!(limits.contains("123") && limits.contains("456"), "{limits}");
 }
+
+#[test]
+fn files_go_in_and_out_and_what_changed_becomes_an_image() {
+    let Some(lab) = Own::new("container: cp, diff, export, commit, update, stats, prune") else { return };
+    let (here, text) = (lab.0.home().join("here"), |path: &std::path::Path| path.display().to_string());
+    std::fs::create_dir_all(here.join("site/css")).expect("a directory");
+    std::fs::write(here.join("site/css/a.css"), "blue").expect("a file");
+    lab.says(&["run", "-d", "--name", "box", "lab", "sh", "-c", "sleep 1000"]);
+    // Into a folder that is there, under its own name; to one that is not, as that; with `/.`, its content only.
+    lab.says(&["cp", &text(&here.join("site")), "box:/tmp"]);
+    lab.says(&["cp", &text(&here.join("site")), "box:/srv"]);
+    lab.says(&["cp", &(text(&here.join("site")) + "/."), "box:/home"]);
+    for path in ["/tmp/site/css/a.css", "/srv/css/a.css", "/home/css/a.css"] {
+        assert_eq!(lab.says(&["exec", "box", "cat", path]), "blue");
+    }
+    lab.says(&["cp", "box:/srv/css", &text(&here.join("back"))]);
+    assert_eq!(std::fs::read_to_string(here.join("back/a.css")).expect("a file"), "blue");
+    lab.says(&["cp", "box:/srv/css/a.css", &text(&here)]);
+    assert_eq!(std::fs::read_to_string(here.join("a.css")).expect("a file"), "blue");
+    let output = lab.run(&["cp", "box:/nothing", &text(&here)]);
+    assert!(output.code == 1 && output.stderr.contains("/nothing"), "{output:?}");
+    let output = lab.run(&["cp", &text(&here.join("site")), "box:/srv/css/a.css"]);
+    assert!(output.code == 1 && output.stderr.contains("cannot copy the directory"), "{output:?}");
+
+    let changes = lab.says(&["diff", "box"]);
+    assert!(changes.contains("A /srv/css/a.css") && changes.contains("C /tmp"), "{changes}");
+    lab.says(&["update", "-m", "64m", "box"]);
+    assert_eq!(lab.says(&["inspect", "-f", "{{.HostConfig.Memory}}", "box"]), "67108864");
+    let line = lab.says(&["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", "box"]);
+    assert!(line.starts_with("box ") && line.ends_with(" / 67.1MB"), "{line}");
+    let tar = here.join("all.tar");
+    lab.says(&["export", "-o", &text(&tar), "box"]);
+    let bytes = std::fs::read(&tar).expect("a tar");
+    assert!(bytes.windows(13).any(|window| window == b"srv/css/a.css"));
+    assert!(lab.says(&["commit", "-m", "with files", "box", "site:1"]).starts_with("sha256:"));
+    assert_eq!(lab.says(&["run", "site:1", "cat", "/srv/css/a.css"]), "blue");
+
+    let output = lab.run(&["prune"]);
+    assert!(output.code == 1 && output.stderr.contains("--force"), "{output:?}");
+    let id = lab.says(&["inspect", "-f", "{{.Id}}", "box"]);
+    lab.says(&["kill", "box"]);
+    lab.says(&["wait", "box"]);
+    assert_eq!(lab.says(&["prune", "-f"]), format!("Deleted container: {id}"));
+}
+
+#[test]
+fn an_image_is_built_from_a_folder_without_what_it_ignores() {
+    let Some(lab) = Own::new("container: build") else { return };
+    let folder = lab.0.home().join("folder");
+    std::fs::create_dir_all(folder.join("logs")).expect("a directory");
+    for (name, content) in [
+        (
+            "Dockerfile",
+            "FROM lab\nARG WHO=nobody\nCOPY . /app\nRUN echo $WHO >/app/who\nCMD [\"cat\", \"/app/who\"]\n",
+        ),
+        (".dockerignore", "logs\n*.tmp\n"),
+        ("logs/a", "x"),
+        ("b.tmp", "x"),
+        ("kept", "x"),
+    ] {
+        std::fs::write(folder.join(name), content).expect("a file");
+    }
+    let folder = folder.display().to_string();
+    let said = lab.says(&["build", "-t", "app:1", "--build-arg", "WHO=eva", &folder]);
+    assert!(said.contains("Step 3/5 : COPY . /app") && said.ends_with("Successfully tagged app:1"), "{said}");
+    assert_eq!(lab.says(&["run", "app:1"]), "eva");
+    let files = lab.says(&["run", "app:1", "ls", "/app"]);
+    assert!(files.contains("kept") && !files.contains("logs") && !files.contains("b.tmp"), "{files}");
+    let again = lab.says(&["build", "--build-arg", "WHO=eva", &folder]);
+    assert_eq!(again.matches("Using cache").count(), 2, "{again}");
+    std::fs::write(format!("{folder}/Dockerfile"), "FROM lab\nCPOY a b\n").expect("a file");
+    let output = lab.run(&["build", &folder]);
+    assert!(output.code == 1 && output.stderr.contains("Dockerfile:2"), "{output:?}");
+}

@@ -160,7 +160,8 @@ fn ports(list: &[String]) -> anyhow::Result<PortMap> {
     Ok(map)
 }
 
-fn pairs(list: &[String], flag: &str) -> anyhow::Result<HashMap<String, String>> {
+/// NAME=VALUE each.
+pub fn pairs(list: &[String], flag: &str) -> anyhow::Result<HashMap<String, String>> {
     let pair = |text: &String| {
         let (key, value) = text.split_once('=').with_context(|| format!("{flag} {text}: use NAME=VALUE"))?;
         Ok((key.to_owned(), value.to_owned()))

@@ -61,13 +61,13 @@ pub struct RenameArgs {
 }
 
 /// Does something to each container: its name is printed, or an error, and the exit code tells that there was one.
-fn each(
-    names: &Names,
+pub fn each(
+    names: &[String],
     act: impl Fn(&Engine, &Record) -> Result<Option<String>, Error>,
 ) -> anyhow::Result<ExitCode> {
     let engine = Engine::open()?;
     let mut code = ExitCode::SUCCESS;
-    for name in &names.containers {
+    for name in names {
         match engine.find(name).and_then(|record| act(&engine, &record)) {
             // What is so already is what was wanted, as docker sees it.
             Err(Error::Already { .. }) | Ok(None) => super::print(&format!("{name}\n"))?,
@@ -82,31 +82,33 @@ fn each(
 }
 
 pub fn start(names: &Names) -> anyhow::Result<ExitCode> {
-    each(names, |engine, record| engine.start(record).map(|()| None))
+    each(&names.containers, |engine, record| engine.start(record).map(|()| None))
 }
 
 pub fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
-    each(&args.names, |engine, record| engine.stop(record, &args.how()).map(|()| None))
+    each(&args.names.containers, |engine, record| engine.stop(record, &args.how()).map(|()| None))
 }
 
 pub fn restart(args: &StopArgs) -> anyhow::Result<ExitCode> {
-    each(&args.names, |engine, record| engine.restart(record, &args.how()).map(|()| None))
+    each(&args.names.containers, |engine, record| engine.restart(record, &args.how()).map(|()| None))
 }
 
 pub fn kill(args: &KillArgs) -> anyhow::Result<ExitCode> {
-    each(&args.names, |engine, record| engine.kill(record, &args.signal).map(|()| None))
+    each(&args.names.containers, |engine, record| engine.kill(record, &args.signal).map(|()| None))
 }
 
 pub fn pause(names: &Names, still: bool) -> anyhow::Result<ExitCode> {
-    each(names, |engine, record| engine.pause(record, still).map(|()| None))
+    each(&names.containers, |engine, record| engine.pause(record, still).map(|()| None))
 }
 
 pub fn wait(names: &Names) -> anyhow::Result<ExitCode> {
-    each(names, |engine, record| engine.wait(record).map(|code| Some(code.to_string())))
+    each(&names.containers, |engine, record| engine.wait(record).map(|code| Some(code.to_string())))
 }
 
 pub fn remove(args: &RemoveArgs) -> anyhow::Result<ExitCode> {
-    each(&args.names, |engine, record| engine.remove(record, args.force, args.volumes).map(|()| None))
+    each(&args.names.containers, |engine, record| {
+        engine.remove(record, args.force, args.volumes).map(|()| None)
+    })
 }
 
 pub fn rename(args: &RenameArgs) -> anyhow::Result<ExitCode> {

@@ -9,6 +9,7 @@
     reason = "every command has the same signature, also those that need less"
 )]
 
+mod build;
 mod claims;
 mod compare;
 mod completion;
@@ -17,6 +18,7 @@ mod daemon;
 mod demo;
 mod doctor;
 mod exec;
+mod files;
 mod flags;
 mod image;
 mod images;
@@ -24,10 +26,12 @@ mod kernel;
 mod life;
 mod monitor;
 mod progress;
+mod prune;
 mod ps;
 mod rig;
 mod run;
 mod runs_bar;
+mod stats;
 mod style;
 mod template;
 mod version;
@@ -91,6 +95,15 @@ enum Command {
     Top(ps::TopArgs),
     Exec(exec::Args),
     Attach(exec::AttachArgs),
+    Stats(stats::Args),
+    Port(stats::PortArgs),
+    Update(stats::UpdateArgs),
+    Cp(files::CopyArgs),
+    Diff(files::DiffArgs),
+    Export(files::ExportArgs),
+    Commit(files::CommitArgs),
+    Prune(prune::Args),
+    Build(build::Args),
     Compare(compare::Args),
     Claims(claims::Args),
     Demo(demo::Args),
@@ -137,6 +150,15 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Top(args) => ps::top(args),
         Command::Exec(args) => exec::run(args),
         Command::Attach(args) => exec::attach(args),
+        Command::Stats(args) => stats::run(args),
+        Command::Port(args) => stats::port(args),
+        Command::Update(args) => stats::update(args),
+        Command::Cp(args) => files::copy(args),
+        Command::Diff(args) => files::diff(args),
+        Command::Export(args) => files::export(args),
+        Command::Commit(args) => files::commit(args),
+        Command::Prune(args) => prune::run(args),
+        Command::Build(args) => build::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Claims(args) => claims::run(args),
         Command::Demo(args) => demo::run(args),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Daemon;
 use super::query::{Query, body};
 use super::reply::{Handled, Refusal, done, json as answer, line, ok, streamed};
+use crate::engine::limits::machine_memory;
 use crate::engine::stored::{Engine, Filters, Record};
 
 /// Docker's period of statistics.
@@ -59,16 +60,7 @@ pub(super) async fn prune(daemon: &Daemon, query: Query) -> Handled {
     daemon
         .work(move |engine| {
             let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
-            filters.check(&["label", "until"])?;
-            let mut removed = Vec::new();
-            for record in engine.records()?.into_iter().filter(|record| !record.status.is_live()) {
-                if filters
-                    .fits_labels(record.body.labels.as_ref().unwrap_or(&std::collections::HashMap::new()))
-                {
-                    engine.remove(&record, false, false)?;
-                    removed.push(record.id);
-                }
-            }
+            let removed = engine.prune_containers(&filters)?;
             Ok(ok(&json!({"ContainersDeleted": removed, "SpaceReclaimed": 0})))
         })
         .await
@@ -120,8 +112,7 @@ pub(super) async fn stats(daemon: &Daemon, id: &str, query: &Query) -> Handled {
 fn sample(engine: &Engine, record: &Record) -> Result<Value, Refusal> {
     let record = engine.find(&record.id)?;
     let usage = engine.usage(&record)?.unwrap_or_default();
-    let host = rustix::system::sysinfo();
-    let limit = usage.memory_limit.unwrap_or(host.totalram as u64 * u64::from(host.mem_unit));
+    let limit = usage.memory_limit.unwrap_or_else(machine_memory);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(json!({
         "id": record.id, "name": format!("/{}", record.name), "read": Timestamp::now().to_string(), "preread": "0001-01-01T00:00:00Z",

@@ -15,7 +15,7 @@ use super::images::Arriving;
 use super::query::{Query, body};
 use super::reply::{Handled, Refusal, empty, json as answer, ok, streamed};
 use crate::engine;
-use crate::engine::stored::{Commit, Status};
+use crate::engine::stored::Commit;
 
 /// What the client wants to know of a path before it copies.
 const STAT: &str = "X-Docker-Container-Path-Stat";
@@ -112,16 +112,10 @@ pub(super) async fn commit(daemon: &Daemon, query: Query, request: Request<Incom
                 comment: text("comment"),
                 step: String::new(),
                 config,
+                pause: query.is("pause"),
             };
-            let still = query.is("pause") && record.status == Status::Running;
-            if still {
-                engine.pause(&record, true)?;
-            }
-            let image = engine.commit(&record, &commit);
-            if still {
-                engine.pause(&engine.find(&record.id)?, false)?;
-            }
-            Ok(answer(StatusCode::CREATED, &json!({"Id": image?.id()})))
+            let image = engine.commit(&record, &commit)?;
+            Ok(answer(StatusCode::CREATED, &json!({"Id": image.id()})))
         })
         .await
 }

@@ -276,12 +276,8 @@ pub(super) async fn remove(daemon: &Daemon, name: &str, query: Query) -> Handled
 pub(super) async fn prune(daemon: &Daemon) -> Handled {
     daemon
         .work(move |engine| {
-            let mut removed = Vec::new();
-            for image in engine.images().list()?.into_iter().filter(|image| image.name.is_none()) {
-                if engine.remove_image(&image.id.to_string(), false).is_ok() {
-                    removed.push(json!({"Deleted": image.id}));
-                }
-            }
+            let removed: Vec<Value> =
+                engine.prune_images()?.into_iter().map(|id| json!({"Deleted": id})).collect();
             Ok(ok(&json!({"ImagesDeleted": removed, "SpaceReclaimed": 0})))
         })
         .await

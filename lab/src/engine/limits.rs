@@ -13,6 +13,12 @@ pub const LEAST_MEMORY: u64 = 6 * MIB;
 /// How often the scheduler refills a CPU quota, in microseconds: the kernel's own default (cgroup v2, `cpu.max`).
 pub const CPU_PERIOD: u64 = 100_000;
 
+/// This machine's memory, in bytes: the limit of what has none.
+pub fn machine_memory() -> u64 {
+    let machine = rustix::system::sysinfo();
+    machine.totalram as u64 * u64::from(machine.mem_unit)
+}
+
 /// What the workload may use. Nothing given is no limit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits {

@@ -23,17 +23,27 @@ pub(crate) struct Options {
     pub whiteouts: bool,
 }
 
+/// Says of a path in the archive, and whether it is a directory, that it is left out.
+pub(crate) type Hidden = Box<dyn Fn(&[u8], bool) -> bool>;
+
 /// A tar archive in the making.
 pub(crate) struct Packer<W> {
     output: W,
     options: Options,
+    /// What is left out, by its path and whether it is a directory.
+    hidden: Option<Hidden>,
     /// Files with several names, by device and inode: the path they were written under.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
 
 impl<W: Write> Packer<W> {
     pub fn new(output: W, options: Options) -> Self {
-        Self { output, options, links: HashMap::new() }
+        Self { output, options, hidden: None, links: HashMap::new() }
+    }
+
+    /// Leaves out what this says, from now on.
+    pub fn leave_out(&mut self, hidden: Hidden) {
+        self.hidden = Some(hidden);
     }
 
     /// Writes an entry of a directory, with all below it, under this path.
@@ -43,12 +53,12 @@ impl<W: Write> Packer<W> {
             Err(rustix::io::Errno::NOENT) => return Ok(()),
             stat => stat?,
         };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let directory = openat(parent, name, flags, Mode::empty())?;
-                self.add_directory(&directory, path)
-            }
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if self.hidden.as_ref().is_some_and(|hidden| hidden(path, kind == FileType::Directory)) {
+            return Ok(());
+        }
+        match kind {
+            FileType::Directory => self.add_directory_at(parent, name, path),
             FileType::RegularFile => self.add_file(parent, name, path, &stat),
             FileType::Symlink => {
                 let target = readlinkat(parent, name, Vec::new())?;
@@ -66,6 +76,12 @@ impl<W: Write> Packer<W> {
             // A socket means nothing without the process that listens at it.
             _ => Ok(()),
         }
+    }
+
+    /// Writes a directory of a directory, with all below it, under this path.
+    pub fn add_directory_at(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &[u8]) -> io::Result<()> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.add_directory(&openat(parent, name, flags, Mode::empty())?, path)
     }
 
     /// Writes a directory, with all below it, under this path; an empty one is the archive's root, which has no entry.

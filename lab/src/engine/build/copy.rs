@@ -333,7 +333,8 @@ fn glob(origin: &OwnedFd, pattern: &str) -> Result<Vec<PathBuf>, Error> {
     Ok(found.into_iter().filter(exists).collect())
 }
 
-fn matches(name: &[u8], pattern: &[u8]) -> bool {
+/// Whether a name fits a pattern, in which `*` stands for any text and `?` for any byte.
+pub(super) fn matches(name: &[u8], pattern: &[u8]) -> bool {
     match pattern.split_first() {
         None => name.is_empty(),
         Some((b'*', rest)) => (0..=name.len()).any(|at| matches(&name[at..], rest)),

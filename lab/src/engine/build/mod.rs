@@ -12,6 +12,7 @@
 //! A step's layer depends on the layers below it, the step's own text with its variables, and what it copies or the
 //! environment it runs in; a layer of the same dependencies is taken from the store instead of being made again.
 
+mod context;
 mod copy;
 mod run;
 mod steps;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::record::now;
 use super::root::host_directory;
-use super::{Engine, Record};
+use super::{Engine, Record, Status};
 use crate::engine::error::Context as _;
 use crate::engine::{Error, Runtime};
 use crate::image::pack::{Options, Packer};
@@ -28,6 +28,8 @@ pub struct Commit {
     pub step: String,
     /// What the image is to run; the container's configuration where not given.
     pub config: Option<ContainerConfig>,
+    /// Whether a container that runs is held still meanwhile.
+    pub pause: bool,
 }
 
 impl Engine {
@@ -36,6 +38,18 @@ impl Engine {
     /// # Errors
     /// Where the changes cannot be read or stored.
     pub fn commit(&self, record: &Record, commit: &Commit) -> Result<Image, Error> {
+        let still = commit.pause && record.status == Status::Running;
+        if still {
+            self.pause(record, true)?;
+        }
+        let image = self.commit_as_it_is(record, commit);
+        if still {
+            self.pause(&self.find(&record.id)?, false)?;
+        }
+        image
+    }
+
+    fn commit_as_it_is(&self, record: &Record, commit: &Commit) -> Result<Image, Error> {
         if record.runtime() == Runtime::Vm {
             let reason = "its files are in the machine's memory";
             return Err(Error::Unsupported { flag: "commit", runtime: "vm", reason });

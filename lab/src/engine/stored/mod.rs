@@ -13,7 +13,8 @@
 //! ([`super::monitor`]), one small process for each container that runs.
 //!
 //! Reading order: `db.rs` and `record.rs`, what is kept; `plan.rs`, from docker's configuration to what a wall is asked
-//! for; `create.rs`, `life.rs`, `link.rs`, a container's life; `inspect.rs`, `logs.rs`, `events.rs`, `files.rs`, looking at it.
+//! for; `create.rs`, `life.rs`, `link.rs`, a container's life; `inspect.rs`, `logs.rs`, `events.rs`, `files.rs`,
+//! `transfer.rs`, looking at it.
 
 mod commit;
 mod create;
@@ -30,6 +31,7 @@ pub mod networks;
 pub mod plan;
 mod record;
 mod root;
+mod transfer;
 mod usage;
 pub mod volumes;
 
@@ -50,7 +52,7 @@ pub use volumes::choices_of_run;
 
 use super::Error;
 use super::place::Roots;
-use crate::image::{Reference, Removed, Store, embedded};
+use crate::image::{Digest, Reference, Removed, Store, embedded};
 use db::Db;
 
 /// A handle on this machine's containers and images.
@@ -129,6 +131,36 @@ impl Engine {
         }
         if removed.deleted.is_some() {
             self.tell("image", "delete", &id, &[])?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes the containers that do not run and fit the filters; tells their ids.
+    ///
+    /// # Errors
+    /// A filter that there is not; where one cannot be removed.
+    pub fn prune_containers(&self, filters: &Filters) -> Result<Vec<String>, Error> {
+        filters.check(&["label", "until"])?;
+        let mut removed = Vec::new();
+        for record in self.records()?.into_iter().filter(|record| !record.status.is_live()) {
+            if filters.fits_labels(&record.body.labels.clone().unwrap_or_default()) {
+                self.remove(&record, false, false)?;
+                removed.push(record.id);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the images without a name that no container needs; tells their ids.
+    ///
+    /// # Errors
+    /// Where they cannot be listed.
+    pub fn prune_images(&self) -> Result<Vec<Digest>, Error> {
+        let mut removed = Vec::new();
+        for image in self.images().list()?.into_iter().filter(|image| image.name.is_none()) {
+            if self.remove_image(&image.id.to_string(), false).is_ok() {
+                removed.push(image.id);
+            }
         }
         Ok(removed)
     }

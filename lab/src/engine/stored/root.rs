@@ -29,7 +29,7 @@ pub(crate) struct Root {
     /// Its directory.
     pub directory: OwnedFd,
     /// Kept for as long, as its layers are.
-    _image: crate::image::Image,
+    _image: Option<crate::image::Image>,
 }
 
 /// A path in a root: the directory, opened, and the last part, which may be anything.
@@ -51,12 +51,12 @@ impl Engine {
         if record.status.is_live() && record.pid > 0 {
             let path = format!("/proc/{}/root", record.pid);
             let directory = open(path.as_str(), DIRECTORY, Mode::empty()).context("open", path)?;
-            return Ok(Root { directory, _image: image });
+            return Ok(Root { directory, _image: Some(image) });
         }
         let layers = self.images().layer_dirs(&image, &())?;
         let directory =
             self.mount_detached(&record, &layers).context("mount the files of", record.short_id())?;
-        Ok(Root { directory, _image: image })
+        Ok(Root { directory, _image: Some(image) })
     }
 
     fn mount_detached(&self, record: &Record, layers: &[PathBuf]) -> std::io::Result<OwnedFd> {
@@ -103,6 +103,11 @@ impl Root {
     /// Where nothing leads out of a root.
     pub(crate) const INSIDE: ResolveFlags = INSIDE;
 
+    /// The host's own root.
+    pub(super) fn host() -> Result<Self, Error> {
+        Ok(Self { directory: host_directory(Path::new("/"))?, _image: None })
+    }
+
     /// Opens the directory in which a path's last part lies, and tells that part. A path that ends in `/` or `/.` means
     /// the directory itself, whose last part is `.`.
     pub(super) fn find(&self, path: &str) -> Result<Found, Error> {
@@ -133,7 +138,7 @@ pub(super) fn missing(path: &str) -> Error {
 }
 
 /// The path without `.`, `..` and the first `/`: lexically, as docker does.
-fn clean(path: &str) -> PathBuf {
+pub(super) fn clean(path: &str) -> PathBuf {
     let mut clean = PathBuf::new();
     for part in Path::new(path).components() {
         match part {
