@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use benches::cgroups::own_cgroups;
 use benches::programs::{own, peer};
 use benches::race::{Contender, print, race};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 
 /// The seed of every shuffle and resampling here, so that a run can be repeated in the same order.
 const SEED: u64 = 1;
@@ -114,27 +113,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The runtime that the others are compared with.
 fn base(runtimes: &[Runtime]) -> &'static str {
     runtimes.iter().find(|runtime| runtime.name == "crun").map_or("lab-container", |runtime| runtime.name)
-}
-
-/// Moves this process into a mount namespace where /sys/fs/cgroup is version 2; says what it is then.
-fn own_cgroups() -> String {
-    const NOTHING: Option<&str> = None;
-    let attempt = || -> nix::Result<()> {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(NOTHING, "/", NOTHING, MsFlags::MS_PRIVATE | MsFlags::MS_REC, NOTHING)?;
-        if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-            return Ok(());
-        }
-        umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH)?;
-        mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), NOTHING)
-    };
-    match attempt() {
-        Ok(()) => {
-            let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-            format!("version 2, controllers: {}", controllers.trim())
-        }
-        Err(error) => format!("this machine's own ({error}); crun may refuse them"),
-    }
 }
 
 /// The same root file system with two commands.

@@ -1,11 +1,13 @@
 //! Both walls' whole runs beside their peers: the default image's `hello`, from the command to its exit.
 //!
 //! `cargo bench -p benches --bench walls -- [ROUNDS [VM_ROUNDS]]`; as root. A peer that is not installed is named as absent.
+//! As in the bench `container`, everything runs in a mount namespace in which cgroups are version 2, without device rules.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use benches::cgroups::own_cgroups;
 use benches::programs::{own, peer};
 use benches::race::{Contender, print, race};
 use lab::image::{Store, embedded};
@@ -17,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut numbers = std::env::args().skip(1).filter_map(|word| word.parse::<u32>().ok());
     let (rounds, vm_rounds) = (numbers.next().unwrap_or(100), numbers.next().unwrap_or(5));
     let lab = own("lab", "lab")?;
+    println!("cgroups: {}", own_cgroups());
     let place = tempfile::tempdir()?;
     let run = |runtime: &'static str| {
         let (lab, home) = (lab.clone(), place.path().to_owned());
@@ -29,19 +32,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut contenders = vec![run("container")];
     let bundle = bundle(place.path())?;
-    for (name, flags) in [("crun", &["--cgroup-manager=disabled"][..]), ("runc", &[])] {
+    for name in ["crun", "runc"] {
         match peer(name) {
-            Some(program) => contenders.push(peer_run(name, program, flags, &bundle)),
+            Some(program) => contenders.push(peer_run(name, program, &bundle)),
             None => println!("{name}: absent (not in PATH)"),
         }
     }
     let laps = race(&mut contenders, rounds, SEED)?;
-    print(
-        &format!("containers, {rounds} interleaved runs (crun without cgroups, the others with)"),
-        &laps,
-        "crun",
-        SEED,
-    );
+    print(&format!("containers, {rounds} interleaved runs"), &laps, "crun", SEED);
 
     let laps = race(&mut [run("container"), run("vm")], vm_rounds, SEED)?;
     print(&format!("both walls, {vm_rounds} interleaved runs"), &laps, "lab run --runtime container", SEED);
@@ -58,6 +56,7 @@ fn bundle(place: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let mut spec = serde_json::to_value(spec)?;
     spec["root"] = serde_json::json!({ "path": rootfs, "readonly": true });
     spec["process"]["args"] = serde_json::json!(["/bin/hello"]);
+    spec["linux"]["resources"] = serde_json::json!({});
     spec["process"]["terminal"] = false.into();
     let bundle = place.join("bundle");
     std::fs::create_dir(&bundle)?;
@@ -65,11 +64,11 @@ fn bundle(place: &Path) -> Result<PathBuf, Box<dyn Error>> {
     Ok(bundle)
 }
 
-fn peer_run(name: &str, program: PathBuf, flags: &'static [&'static str], bundle: &Path) -> Contender {
+fn peer_run(name: &str, program: PathBuf, bundle: &Path) -> Contender {
     let (bundle, prefix) = (bundle.to_owned(), format!("lab-bench-{name}-{}", std::process::id()));
     Contender::new(name, move |number| {
         let mut command = Command::new(&program);
-        command.args(flags).args(["run", "--bundle"]).arg(&bundle).arg(format!("{prefix}-{number}"));
+        command.args(["run", "--bundle"]).arg(&bundle).arg(format!("{prefix}-{number}"));
         command
     })
 }

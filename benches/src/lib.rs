@@ -5,10 +5,12 @@
 //! beside them to be read, not compared. Nothing is asserted about a time: a bench is read by a person.
 //!
 //! - [`race`]: whole processes, from spawn to exit, in random order.
+//! - [`cgroups`]: one version of control groups for all that race.
 //! - [`programs`]: where the lab's own programs and its peers are, and the same bundle for each.
 //!
 //! `cargo bench -p benches --bench walls` is the first to run: both walls' speed and size beside crun and runc;
 //! `--bench container` races the container runtime's own commands, and counts its system calls and memory.
 
+pub mod cgroups;
 pub mod programs;
 pub mod race;

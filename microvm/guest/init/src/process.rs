@@ -2,7 +2,7 @@
 
 use freestanding::sys::file::pipe;
 use freestanding::sys::memory::Array;
-use freestanding::sys::poll::{Poll, is_readable};
+use freestanding::sys::poll::{Poll, is_readable, poll};
 use freestanding::sys::process::{self, Ended, Fork, Pid, namespaces};
 use freestanding::sys::signal::Signal;
 use freestanding::sys::terminal::Size;
@@ -206,6 +206,15 @@ impl Process {
                 ],
                 ended: None,
             }),
+        }
+    }
+
+    /// Waits until its child has prepared itself, or failed.
+    pub fn wait_prepared(&self) {
+        if self.pid_inside.is_none()
+            && let Some(report) = &self.report
+        {
+            while poll(&mut [Poll::read(**report)], None) == Err(Errno::INTR) {}
         }
     }
 

@@ -216,6 +216,10 @@ impl Guest {
         if self.processes.iter().flatten().any(|process| process.id == id) {
             return Err(Failure::new(Errno::EXIST, "prepare process", b""));
         }
+        // Whoever joined before the first process has changed its root would be in the machine's own files.
+        if let Some(first) = self.processes.iter().flatten().find(|process| process.id == 0) {
+            first.wait_prepared();
+        }
         let slot = self.processes.iter_mut().find(|slot| slot.is_none());
         let slot = slot.ok_or(Failure::new(Errno::AGAIN, "prepare process: too many", b""))?;
         let process = match (&self.first, &self.setup) {

@@ -27,7 +27,8 @@ fn nothing_runs_before_start() {
     // A second process that runs at once answers first: the first one waits.
     guest.exec(1, &["true"], |_| ());
     guest.send(Kind::Start, 1, &[]);
-    assert_eq!(guest.outcome(1).status, Some(0));
+    let outcome = guest.outcome(1);
+    assert_eq!(outcome.status, Some(0), "{outcome:?}");
     guest.send(Kind::Start, 0, &[]);
     assert_eq!(guest.outcome(0).stdout, "hello, world\n");
 }
