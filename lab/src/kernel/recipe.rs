@@ -96,6 +96,8 @@ pub const PATCHES: &[Patch] = patches![
     "0017-fewer-ip-idents.patch",
     "0018-floor-of-the-boot-log.patch",
     "0019-acpi-without-pci.patch",
+    "0020-memory-for-one-cpu.patch",
+    "0021-no-sysfs-for-interrupts.patch",
 ];
 
 /// Without this patch a kernel runs programs only where KVM has VT-x or SVM behind it.
