@@ -179,7 +179,19 @@ fn an_image_is_built_from_a_folder_without_what_it_ignores() {
     assert!(files.contains("kept") && !files.contains("logs") && !files.contains("b.tmp"), "{files}");
     let again = lab.says(&["build", "--build-arg", "WHO=eva", &folder]);
     assert_eq!(again.matches("Using cache").count(), 2, "{again}");
-    std::fs::write(format!("{folder}/Dockerfile"), "FROM lab\nCPOY a b\n").expect("a file");
+    let write = |text: &str| std::fs::write(format!("{folder}/Dockerfile"), text).expect("a file");
+    write(
+        "FROM lab\nONBUILD ARG GREET=hi\nONBUILD RUN echo $GREET >/greeting\nRUN <<END\necho 1 >/one\necho 2 >/two\nEND\n",
+    );
+    lab.says(&["build", "-t", "base", &folder]);
+    assert_eq!(lab.says(&["run", "base", "cat", "/one", "/two"]), "1\n2");
+    write("FROM base\nRUN cat /greeting >/copy\n");
+    lab.says(&["build", "-t", "above", "--build-arg", "GREET=hello", &folder]);
+    assert_eq!(lab.says(&["run", "above", "cat", "/copy"]), "hello");
+    write("FROM above\nENV A=b\n");
+    lab.says(&["build", "-t", "third", "--build-arg", "GREET=again", &folder]);
+    assert_eq!(lab.says(&["run", "third", "cat", "/greeting"]), "hello", "triggers are for one generation");
+    write("FROM lab\nCPOY a b\n");
     let output = lab.run(&["build", &folder]);
     assert!(output.code == 1 && output.stderr.contains("Dockerfile:2"), "{output:?}");
 }

@@ -194,27 +194,22 @@ impl Builder<'_> {
         if !config.is_object() {
             config = json!({});
         }
-        if config["OnBuild"].as_array().is_some_and(|steps| !steps.is_empty()) {
-            return Err(Error::bad(format!("image {asked} has ONBUILD steps, which are not supported")));
-        }
+        // They are for this build, and not for one from its image.
+        let triggers = config.as_object_mut().and_then(|config| config.remove("OnBuild"));
+        let triggers: Vec<String> =
+            triggers.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
         (self.say)(&format!(" ---> {}\n", &image.id().hex()[..12]));
         let shell = serde_json::from_value(config["Shell"].clone())
             .unwrap_or_else(|_| vec!["/bin/sh".into(), "-c".into()]);
         let mut work = Work { image, config, pending: Vec::new(), arguments: BTreeMap::new(), shell };
+        if !triggers.is_empty() {
+            self.triggers(&triggers, global, &mut work)
+                .map_err(|error| Error::bad(format!("ONBUILD of image {asked}: {error}")))?;
+        }
         for instruction in stage.instructions {
             let span = steps::span(instruction);
             self.announce(span.clone());
-            if let Instruction::Arg(argument) = instruction {
-                // One without a default takes that of the same name before the first FROM.
-                let mut declared = global.clone();
-                self.declare(&argument.arguments.value, &mut declared);
-                for word in argument.arguments.value.split_whitespace() {
-                    let name = word.split('=').next().unwrap_or_default();
-                    work.arguments.extend(declared.get(name).map(|value| (name.to_owned(), value.clone())));
-                }
-                continue;
-            }
-            self.instruction(instruction, &self.text[span.clone()], &mut work)
+            self.one(instruction, &self.text[span.clone()], global, &mut work)
                 .map_err(|error| self.at(span.start, error))?;
         }
         for (key, value) in &self.build.labels {
@@ -223,6 +218,42 @@ impl Builder<'_> {
         self.settle(&mut work)?;
         (self.say)(&format!(" ---> {}\n", &work.image.id().hex()[..12]));
         Ok(work.image)
+    }
+
+    /// What the image below wants to be done first in every build from it.
+    fn triggers(
+        &mut self,
+        triggers: &[String],
+        global: &BTreeMap<String, String>,
+        work: &mut Work,
+    ) -> Result<(), Error> {
+        (self.say)(&format!("# Executing {} build triggers\n", triggers.len()));
+        let text = format!("FROM scratch\n{}\n", triggers.join("\n"));
+        let parsed = parse(&text).map_err(|error| Error::bad(error.to_string()))?;
+        for instruction in parsed.stages().flat_map(|stage| stage.instructions) {
+            self.one(instruction, &text[steps::span(instruction)], global, work)?;
+        }
+        Ok(())
+    }
+
+    fn one(
+        &mut self,
+        instruction: &Instruction<'_>,
+        text: &str,
+        global: &BTreeMap<String, String>,
+        work: &mut Work,
+    ) -> Result<(), Error> {
+        let Instruction::Arg(argument) = instruction else {
+            return self.instruction(instruction, text, work);
+        };
+        // One without a default takes that of the same name before the first FROM.
+        let mut declared = global.clone();
+        self.declare(&argument.arguments.value, &mut declared);
+        for word in argument.arguments.value.split_whitespace() {
+            let name = word.split('=').next().unwrap_or_default();
+            work.arguments.extend(declared.get(name).map(|value| (name.to_owned(), value.clone())));
+        }
+        Ok(())
     }
 
     /// An earlier stage by its name or number, or an image.

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
-use parse_dockerfile::RunInstruction;
+use parse_dockerfile::{Command, RunInstruction};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{Builder, Work, steps};
@@ -29,17 +29,28 @@ pub(super) fn run(
             flag.name.value
         )));
     }
-    if !step.here_docs.is_empty() {
-        return Err(Error::bad(
-            "RUN with a here-document is not supported by the lab yet; use && between commands",
-        ));
-    }
-    let words = steps::command(&step.arguments, &work.shell);
+    let words = match &step.here_docs[..] {
+        [] => steps::command(&step.arguments, &work.shell),
+        [document] => script(step, &document.value, &work.shell)?,
+        _ => return Err(Error::bad("RUN takes one here-document")),
+    };
     let arguments = serde_json::to_string(&work.arguments)?;
     let config = ["Env", "User", "WorkingDir"].map(|key| work.config[key].to_string()).concat();
     builder.layer(work, text, &["run", &arguments, &config, &words.join("\0")], |builder, work| {
         execute(builder, work, &words)
     })
+}
+
+/// A here-document that is all there is of a RUN is a script for the shell (Dockerfile reference, "Here-Documents").
+fn script(step: &RunInstruction<'_>, text: &str, shell: &[String]) -> Result<Vec<String>, Error> {
+    // The parser's arguments are what stands behind the word.
+    let alone = matches!(&step.arguments, Command::Shell(words) if words.value.trim().is_empty());
+    if !alone || text.starts_with("#!") {
+        return Err(Error::bad(
+            "RUN <<WORD is for the shell alone: no command beside it, and no #! in its first line",
+        ));
+    }
+    Ok(shell.iter().cloned().chain([text.to_owned()]).collect())
 }
 
 fn execute(builder: &mut Builder<'_>, work: &Work, words: &[String]) -> Result<NewLayer, Error> {

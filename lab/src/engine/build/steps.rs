@@ -134,7 +134,19 @@ impl Builder<'_> {
             Instruction::Maintainer(step) => {
                 work.config["Labels"]["maintainer"] = step.name.value.to_string().into();
             }
-            Instruction::Healthcheck(_) | Instruction::Onbuild(_) => {
+            Instruction::Onbuild(step) => {
+                let refused = match &*step.instruction {
+                    Instruction::Onbuild(_) | Instruction::From(_) | Instruction::Maintainer(_) => true,
+                    Instruction::Run(run) => !run.here_docs.is_empty(),
+                    _ => false,
+                };
+                let trigger = text.get("ONBUILD".len()..).unwrap_or_default().trim();
+                if refused {
+                    return Err(Error::bad(format!("ONBUILD {trigger}: this cannot be a trigger")));
+                }
+                array(&mut work.config["OnBuild"]).push(trigger.into());
+            }
+            Instruction::Healthcheck(_) => {
                 let name = text.split_whitespace().next().unwrap_or_default();
                 return Err(Error::bad(format!("{name} is not supported by the lab yet; leave it out")));
             }
