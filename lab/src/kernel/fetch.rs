@@ -1,6 +1,5 @@
 //! The distribution's own kernel: its packages downloaded and unpacked into the cache, nothing installed.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cache::{self, Meta, Origin};
-use super::modules::{self, FOR_GUEST, Index};
+use super::modules::{FOR_GUEST, Index};
 use super::{Built, Error, Event, Listener, build, packages, recipe};
 
 /// The packages that stand for "the current kernel", best for a guest first: Debian's and Ubuntu's for clouds, then
@@ -105,18 +104,14 @@ fn assemble(root: &Path, new: &Path, name: &str, source: &str) -> Result<Meta, E
     let mut out = File::create(&vmlinux).map_err(Error::file("write", &vmlinux))?;
     io::copy(&mut unpacked, &mut out).map_err(Error::file("write", &vmlinux))?;
 
-    // depmod runs when a package is installed; this one is not.
-    let base = folder.ancestors().nth(3).unwrap_or(root);
-    run("depmod", "kmod", "listing the modules", new, |command| command.arg("-b").arg(base).arg(&release))?;
     let index = Index::read(&folder)?;
     if let Some(&missing) = NEEDED.iter().find(|name| !index.has(name)) {
         return Err(Error::Incomplete { package: source.to_owned(), what: format!("module {missing}") });
     }
-    let guest = index.load_order(FOR_GUEST);
-    let rig = index.load_order(crate::rig::MODULES);
-    for file in guest.iter().chain(&rig).collect::<BTreeSet<_>>() {
-        let path = into.join(kept_name(file));
-        fs::write(&path, modules::read(&folder.join(file))?).map_err(Error::file("write", &path))?;
+    let guest = index.load_order(FOR_GUEST)?;
+    for module in guest.iter().chain(&index.load_order(crate::rig::MODULES)?) {
+        let path = into.join(format!("{}.ko", module.name));
+        fs::write(&path, &module.bytes).map_err(Error::file("write", &path))?;
     }
     Ok(Meta {
         name: name.to_owned(),
@@ -127,13 +122,11 @@ fn assemble(root: &Path, new: &Path, name: &str, source: &str) -> Result<Meta, E
         recipe: None,
         works_without_vtx: false,
         patches_left_out: Vec::new(),
-        modules: guest.iter().map(|file| Path::new("modules").join(kept_name(file))).collect(),
+        modules: guest
+            .iter()
+            .map(|module| Path::new("modules").join(format!("{}.ko", module.name)))
+            .collect(),
     })
-}
-
-/// `kernel/drivers/virtio/virtio_ring.ko.xz` is kept as `virtio_ring.ko`.
-fn kept_name(file: &str) -> String {
-    format!("{}.ko", modules::name_of(file))
 }
 
 /// The packages with files behind a package that only depends on them: the image, and on Ubuntu its modules.
@@ -182,9 +175,6 @@ fn run(
 ) -> Result<(), Error> {
     let mut command = Command::new(program);
     arguments(&mut command).current_dir(folder).env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
-    // depmod and its like are not on the path of ordinary users.
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     let output = command.output().map_err(|source| Error::Program { program, package, source })?;
     if output.status.success() {
         return Ok(());
