@@ -394,6 +394,17 @@ fn a_virtual_machine_is_run_by_the_same_client() {
         daemon.says(&["inspect", "-f", "{{.HostConfig.Runtime}} {{.State.ExitCode}}", "guest"]),
         "vm 4"
     );
+
+    daemon.says(&["run", "-d", "--runtime", "vm", "--name", "long", "lab", "sleep", "1000"]);
+    let script = ["sh", "-c", "cat; echo $WHO; exit 9"];
+    let output = daemon.docker(&[&["exec", "-e", "WHO=me", "long"][..], &script].concat());
+    assert_eq!((output.code, &*output.stdout), (9, "me\n"), "{output:?}");
+    assert_ne!(daemon.docker(&["exec", "long", "nonesuch"]).code, 0);
+    daemon.says(&["pause", "long"]);
+    assert_eq!(daemon.says(&["inspect", "-f", "{{.State.Status}}", "long"]), "paused");
+    daemon.says(&["unpause", "long"]);
+    assert_eq!(daemon.says(&["exec", "-t", "long", "sh", "-c", "echo over >/dev/tty"]), "over");
+    daemon.says(&["rm", "-f", "long"]);
 }
 
 #[test]

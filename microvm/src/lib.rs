@@ -117,4 +117,6 @@ pub mod vm;
 
 pub use agent::{Exit, Stdio};
 pub use error::Error;
-pub use sandbox::{Accel, CreateOptions, Diagnostics, Kernel, RootDisk, Sandbox, create, create_with};
+pub use sandbox::{
+    Accel, CreateOptions, Diagnostics, Kernel, RootDisk, Running, Sandbox, create, create_with,
+};

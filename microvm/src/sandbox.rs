@@ -116,7 +116,7 @@ pub struct Diagnostics {
 /// A workload in a guest. Dropping it ends the guest and gives everything back.
 pub struct Sandbox {
     // Dropped in this order: the conversation, the machine, the files.
-    session: Session,
+    session: Arc<Session>,
     machine: Machine,
     spec: Spec,
     exit: Arc<EventFd>,
@@ -124,7 +124,7 @@ pub struct Sandbox {
     _files: StateDir,
 }
 
-/// The sandbox's own process; [`Sandbox::exec`] numbers the others from 1.
+/// The sandbox's own process; [`Sandbox::exec`] adds others.
 const FIRST: ProcessId = 0;
 
 /// Boots a guest and prepares the bundle's process in it.
@@ -165,6 +165,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         let (machine, channel) = machine;
         let (session, first) = Session::resume(channel, Some(timeline), &spec, &process, options.stdio)?;
         let exit = session.exit_fd(first)?;
+        let session = Arc::new(session);
         return Ok(Sandbox { session, machine, spec, exit, is_warm: true, _files: files });
     }
 
@@ -211,6 +212,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         warm.take(vm)?;
     }
     let exit = session.exit_fd(first)?;
+    let session = Arc::new(session);
     Ok(Sandbox { session, machine, spec, exit, is_warm: false, _files: files })
 }
 // ANCHOR_END: create
@@ -260,7 +262,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// The command does not exist ([`Error::exit_code`] 127), cannot be executed (126), or anything else (125).
-    pub fn start(&mut self) -> Result<(), Error> {
+    pub fn start(&self) -> Result<(), Error> {
         self.session.start(FIRST).map_err(|error| explain(error, &self.machine))
     }
 
@@ -273,15 +275,15 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Error::GuestDied`] where the guest ended before it.
-    pub fn wait(&mut self) -> Result<Exit, Error> {
-        self.wait_process(FIRST)
+    pub fn wait(&self) -> Result<Exit, Error> {
+        self.session.wait(FIRST).map_err(|error| explain(error, &self.machine))
     }
 
     /// Sends the workload a signal. One that has ended gets none, and that is no error.
     ///
     /// # Errors
     /// The guest is gone.
-    pub fn kill(&mut self, signal: i32) -> Result<(), Error> {
+    pub fn kill(&self, signal: i32) -> Result<(), Error> {
         match self.session.try_wait(FIRST) {
             Some(_) => Ok(()),
             None => self.session.signal(FIRST, signal).map_err(|error| explain(error, &self.machine)),
@@ -292,7 +294,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// The guest is gone.
-    pub fn resize(&mut self, rows: u16, columns: u16) -> Result<(), Error> {
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<(), Error> {
         self.session.resize(FIRST, rows, columns).map_err(|error| explain(error, &self.machine))
     }
 
@@ -300,25 +302,21 @@ impl Sandbox {
     ///
     /// # Errors
     /// As [`Sandbox::start`].
-    pub fn exec(&mut self, process: &Process, stdio: Stdio) -> Result<ProcessId, Error> {
-        let id = self.session.exec(process, stdio).map_err(|error| explain(error, &self.machine))?;
-        self.session.start(id).map_err(|error| explain(error, &self.machine))?;
-        Ok(id)
-    }
-
-    /// Waits for a process that [`Sandbox::exec`] started.
-    ///
-    /// # Errors
-    /// [`Error::GuestDied`] where the guest ended before it.
-    pub fn wait_process(&mut self, id: ProcessId) -> Result<Exit, Error> {
-        self.session.wait(id).map_err(|error| explain(error, &self.machine))
+    pub fn exec(&self, process: &Process, stdio: Stdio) -> Result<Running, Error> {
+        let begin = || {
+            let id = self.session.exec(process, stdio)?;
+            let running = Running { session: self.session.clone(), id, exit: self.session.exit_fd(id)? };
+            self.session.start(id)?;
+            Ok(running)
+        };
+        begin().map_err(|error| explain(error, &self.machine))
     }
 
     /// Holds the guest still: no vCPU enters it.
     ///
     /// # Errors
     /// None yet.
-    pub fn pause(&mut self) -> Result<(), Error> {
+    pub fn pause(&self) -> Result<(), Error> {
         self.machine.pause();
         Ok(())
     }
@@ -327,7 +325,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// None yet.
-    pub fn resume(&mut self) -> Result<(), Error> {
+    pub fn resume(&self) -> Result<(), Error> {
         self.machine.resume();
         Ok(())
     }
@@ -365,6 +363,65 @@ impl Sandbox {
             let _ = self.machine.wait_until(Instant::now() + GRACE);
         }
         Ok(())
+    }
+}
+
+/// A process that [`Sandbox::exec`] started. Dropping it ends nothing but the knowledge of it.
+#[derive(Debug)]
+pub struct Running {
+    session: Arc<Session>,
+    id: ProcessId,
+    exit: Arc<EventFd>,
+}
+
+impl Running {
+    /// Becomes readable when it has ended and all its output was passed on, or the guest has ended.
+    pub fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.exit.as_fd()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// Why the conversation with the guest ended before it.
+    pub fn wait(&self) -> Result<Exit, Error> {
+        Ok(self.session.wait(self.id)?)
+    }
+
+    /// Sends it a signal. One that has ended gets none, and that is no error.
+    ///
+    /// # Errors
+    /// The guest is gone.
+    pub fn kill(&self, signal: i32) -> Result<(), Error> {
+        match self.session.try_wait(self.id) {
+            Some(_) => Ok(()),
+            None => Ok(self.session.signal(self.id, signal)?),
+        }
+    }
+
+    /// Tells its terminal its new size.
+    ///
+    /// # Errors
+    /// The guest is gone.
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<(), Error> {
+        Ok(self.session.resize(self.id, rows, columns)?)
+    }
+
+    /// What tells its terminal new sizes, wherever the process itself is kept.
+    pub fn resizer(&self) -> impl Fn(u16, u16) + Send + 'static {
+        let (session, id) = (self.session.clone(), self.id);
+        move |rows, columns| {
+            // One that has ended has no terminal any more.
+            let _ = session.resize(id, rows, columns);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.session.try_wait(self.id).is_some() {
+            self.session.forget(self.id);
+        }
     }
 }
 

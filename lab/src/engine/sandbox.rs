@@ -91,7 +91,15 @@ pub trait Inside: Send {
 
     /// Its number as the host sees it, where it sees one.
     fn pid(&self) -> Option<i32>;
+
+    /// What tells its terminal a new size, where setting that of the master side, which the caller holds, does not.
+    fn resizer(&self) -> Option<Resizer> {
+        None
+    }
 }
+
+/// Tells a terminal its new size.
+pub type Resizer = Box<dyn Fn(Winsize) + Send>;
 
 /// How a workload ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

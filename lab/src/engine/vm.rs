@@ -15,7 +15,7 @@ use super::limits::{Limits, MIB};
 use super::place::Roots;
 use super::request::Network;
 use super::run::Creation;
-use super::sandbox::{Exit, Inside, Sandbox, Stdio};
+use super::sandbox::{Exit, Inside, Resizer, Sandbox, Stdio};
 use super::signals::{Ask, Signals};
 use super::{Accelerator, Error, Request};
 use crate::kernel;
@@ -80,10 +80,7 @@ impl Vm {
             root: creation.roots.machines(),
             id: creation.id.to_owned(),
             bundle: creation.place.bundle().to_owned(),
-            stdio: match creation.stdio {
-                Stdio::Fds { stdin, stdout, stderr } => microvm::Stdio::Fds { stdin, stdout, stderr },
-                Stdio::Console(socket) => microvm::Stdio::Console(socket),
-            },
+            stdio: streams(creation.stdio),
             disk: microvm::RootDisk { path: disk.path, fs_type: disk.fs_type.to_string() },
             kernel: microvm::Kernel {
                 image: kernel.image,
@@ -160,10 +157,7 @@ impl Sandbox for Vm {
     }
 
     fn wait(&mut self) -> Result<Exit, Error> {
-        Ok(match self.machine.wait()? {
-            microvm::Exit::Code(code) => Exit::Code(code),
-            microvm::Exit::Signal(signal) => Exit::Signal(signal),
-        })
+        Ok(exit(self.machine.wait()?))
     }
 
     fn kill(&mut self, signal: i32) -> Result<(), Error> {
@@ -183,9 +177,8 @@ impl Sandbox for Vm {
         Ok(self.machine.resume()?)
     }
 
-    fn exec(&mut self, _process: Process, _stdio: Stdio) -> Result<Box<dyn Inside>, Error> {
-        let reason = "the engine does not speak to the guest's agent for it yet";
-        Err(Error::Unsupported { flag: "exec", runtime: "vm", reason })
+    fn exec(&mut self, process: Process, stdio: Stdio) -> Result<Box<dyn Inside>, Error> {
+        Ok(Box::new(Added(self.machine.exec(&process, streams(stdio))?)))
     }
 
     fn update(&mut self, _resources: &LinuxResources) -> Result<(), Error> {
@@ -199,6 +192,42 @@ impl Sandbox for Vm {
 
     fn delete(self: Box<Self>) -> Result<(), Error> {
         Ok(self.machine.delete()?)
+    }
+}
+
+/// A process that was added to a machine.
+struct Added(microvm::Running);
+
+impl Inside for Added {
+    fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.0.exit_fd()
+    }
+
+    fn wait(&mut self) -> Result<Exit, Error> {
+        Ok(exit(self.0.wait()?))
+    }
+
+    fn pid(&self) -> Option<i32> {
+        None
+    }
+
+    fn resizer(&self) -> Option<Resizer> {
+        let resize = self.0.resizer();
+        Some(Box::new(move |size| resize(size.ws_row, size.ws_col)))
+    }
+}
+
+fn streams(stdio: Stdio) -> microvm::Stdio {
+    match stdio {
+        Stdio::Fds { stdin, stdout, stderr } => microvm::Stdio::Fds { stdin, stdout, stderr },
+        Stdio::Console(socket) => microvm::Stdio::Console(socket),
+    }
+}
+
+fn exit(exit: microvm::Exit) -> Exit {
+    match exit {
+        microvm::Exit::Code(code) => Exit::Code(code),
+        microvm::Exit::Signal(signal) => Exit::Signal(signal),
     }
 }
 

@@ -76,9 +76,12 @@ fn begin(monitor: &Arc<Monitor>, record: &ExecRecord) -> Result<Added, Error> {
                 ws_ypixel: 0,
             };
             let _ = rustix::termios::tcsetwinsize(&master, size);
+            if let Some(resizer) = inside.resizer() {
+                resizer(size);
+            }
         }
         input.open(again()?, false);
-        monitor.terminals.add(&record.id, again()?);
+        monitor.terminals.add(&record.id, again()?, inside.resizer());
         outputs[0] = Some(master);
     }
     let (server, id) = (Arc::clone(monitor), record.id.clone());

@@ -115,7 +115,7 @@ impl Ours {
                 let again = || master.try_clone().context("duplicate", "the sandbox's terminal");
                 // A terminal has no end of input of its own: the user types it.
                 monitor.input.open(again()?, false);
-                monitor.terminals.add("", again()?);
+                monitor.terminals.add("", again()?, None);
                 Ok([Some(master), None])
             }
         }

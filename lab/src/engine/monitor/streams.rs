@@ -15,6 +15,7 @@ use super::output::{Channel, Log};
 use super::ports::Ports;
 use crate::engine::Error;
 use crate::engine::error::Context as _;
+use crate::engine::sandbox::Resizer;
 use crate::image::Image;
 use crate::image::users::Accounts;
 
@@ -200,13 +201,16 @@ impl<'a> Keys<'a> {
 /// processes need to know.
 #[derive(Default)]
 pub(super) struct Terminals {
-    masters: Mutex<HashMap<String, OwnedFd>>,
+    masters: Mutex<HashMap<String, (OwnedFd, Option<Resizer>)>>,
     image: Mutex<Option<(Accounts, Image)>>,
 }
 
 impl Terminals {
-    pub(super) fn add(&self, exec: &str, master: OwnedFd) {
-        self.masters.lock().unwrap_or_else(PoisonError::into_inner).insert(exec.to_owned(), master);
+    pub(super) fn add(&self, exec: &str, master: OwnedFd, resizer: Option<Resizer>) {
+        self.masters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(exec.to_owned(), (master, resizer));
     }
 
     pub(super) fn remove(&self, exec: &str) {
@@ -226,7 +230,10 @@ impl Terminals {
     pub(super) fn resize(&self, monitor: &Monitor, exec: Option<&str>, size: Winsize) -> Result<(), Error> {
         let masters = self.masters.lock().unwrap_or_else(PoisonError::into_inner);
         let workload = exec.is_none();
-        let Some(master) = masters.get(exec.unwrap_or_default()) else { return Ok(()) };
+        let Some((master, resizer)) = masters.get(exec.unwrap_or_default()) else { return Ok(()) };
+        if let Some(resizer) = resizer {
+            resizer(size);
+        }
         match monitor.sandbox().as_mut() {
             Some(sandbox) if workload => sandbox.resize(master.as_fd(), size),
             _ => rustix::termios::tcsetwinsize(master, size)
