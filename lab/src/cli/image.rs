@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use lab::engine::stored::Engine;
 use lab::image::{Image, Loaded, Reference, Store, embedded};
 use serde_json::{Value, json};
 
@@ -72,7 +73,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             store.tag(&store.resolve(&image)?, &name)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Rm { images, force } => Ok(remove(&store, &images, force)),
+        Command::Rm { images, force } => Ok(remove(&Engine::open()?, &images, force)),
         Command::Ls(_) => unreachable!("listed above"),
     }
 }
@@ -142,10 +143,10 @@ fn describe(store: &Store, image: &Image) -> anyhow::Result<Value> {
 }
 
 /// Removes what can be removed; each failure is one line, and the exit code tells that there was one.
-fn remove(store: &Store, names: &[String], force: bool) -> ExitCode {
+fn remove(engine: &Engine, names: &[String], force: bool) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for name in names {
-        let result = store.remove(name, force).map_err(anyhow::Error::from).and_then(|removed| {
+        let result = engine.remove_image(name, force).map_err(anyhow::Error::from).and_then(|removed| {
             let mut text = String::new();
             for name in &removed.untagged {
                 let _ = writeln!(text, "Untagged: {}", name.familiar());

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use lab::engine::stored::{Engine, Filters};
+use lab::engine::stored::{Engine, Filters, Scope};
 
 /// Remove the containers that do not run and the images without a name.
 #[derive(Debug, clap::Args)]
@@ -12,13 +12,15 @@ pub struct Args {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
-    /// Only containers that fit, such as label=KEY=VALUE
+    /// Only those that fit: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME (10m, 24h or a date)
     #[arg(long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let filters = Filters::from_words(&args.filter)?;
+    // Before anyone is asked, and before the first of several kinds is removed.
+    Scope::of(&filters, &[])?;
     if !args.force && !agreed()? {
         return Ok(ExitCode::FAILURE);
     }
@@ -27,9 +29,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     for id in engine.prune_containers(&filters)? {
         let _ = writeln!(text, "Deleted container: {id}");
     }
-    for id in engine.prune_images()? {
+    let pruned = engine.prune_images(&filters)?;
+    for id in &pruned.deleted {
         let _ = writeln!(text, "Deleted image: {id}");
     }
+    let _ = writeln!(text, "Total reclaimed space: {}", super::images::bytes(pruned.freed));
     super::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use super::images::Arriving;
 use super::query::Query;
 use super::reply::{Handled, Refusal, line, ok, streamed};
 use crate::engine::build::Build;
+use crate::engine::stored::Filters;
 use crate::image::Reference;
 
 pub(super) fn build(daemon: &Daemon, query: &Query, request: Request<Incoming>) -> Handled {
@@ -66,11 +67,12 @@ fn parsed<T: serde::de::DeserializeOwned + Default>(query: &Query, name: &str) -
 }
 
 /// Forgets which layers steps made; the layers themselves go with the images.
-pub(super) async fn prune(daemon: &Daemon) -> Handled {
+pub(super) async fn prune(daemon: &Daemon, query: Query) -> Handled {
     daemon
-        .work(|engine| {
-            engine.forget_builds()?;
-            Ok(ok(&json!({"CachesDeleted": [], "SpaceReclaimed": 0})))
+        .work(move |engine| {
+            let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
+            let (forgotten, freed) = engine.forget_builds(&filters)?;
+            Ok(ok(&json!({"CachesDeleted": forgotten, "SpaceReclaimed": freed})))
         })
         .await
 }

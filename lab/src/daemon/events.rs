@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Daemon;
 use super::query::Query;
 use super::reply::{Handled, Refusal, line, streamed};
+use crate::engine;
 use crate::engine::stored::{Event, Filters};
 
 /// How often the state is looked at while somebody listens. Other processes write to it, too.
@@ -56,17 +57,9 @@ pub(super) async fn events(daemon: &Daemon, query: &Query) -> Handled {
     Ok(reply)
 }
 
-/// Seconds since 1970, with a fraction or without, or RFC 3339.
+/// A moment of the query.
 pub(super) fn moment(text: &str) -> Result<Timestamp, Refusal> {
-    let wrong = || Refusal::bad(format!("invalid time '{text}': seconds since 1970, or RFC 3339"));
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = seconds.parse().map_err(|_| wrong())?;
-    let nanos: i32 =
-        format!("{fraction:0<9}").get(..9).and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
-    Timestamp::new(seconds, nanos).map_err(|_| wrong())
+    Ok(engine::moment::parse(text, Timestamp::now())?)
 }
 
 fn fits(event: &Event, filters: &Filters) -> bool {
@@ -101,17 +94,4 @@ fn describe(event: &Event) -> Value {
         value["from"] = event.attributes.get("image").cloned().unwrap_or_default();
     }
     value
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_are_seconds_or_dates() {
-        assert_eq!(moment("1.5").unwrap().as_nanosecond(), 1_500_000_000);
-        assert_eq!(moment("10").unwrap().as_second(), 10);
-        assert_eq!(moment("1970-01-01T00:00:10Z").unwrap().as_second(), 10);
-        assert!(moment("yesterday").is_err());
-    }
 }

@@ -13,7 +13,7 @@ use super::Daemon;
 use super::files::Outgoing;
 use super::query::Query;
 use super::reply::{Handled, Refusal, Reply, empty, line, ok, streamed};
-use crate::engine::stored::{Engine, Filters};
+use crate::engine::stored::Filters;
 use crate::image::{Image, Reference, Summary};
 
 pub(super) async fn list(daemon: &Daemon, query: Query) -> Handled {
@@ -27,7 +27,7 @@ pub(super) async fn list(daemon: &Daemon, query: Query) -> Handled {
             for image in &all {
                 let id = image.id.to_string();
                 let name = image.name.as_ref().map(Reference::familiar);
-                if !fits(engine, image, &filters)? {
+                if !fits(image, &filters) {
                     continue;
                 }
                 // One image under two names is one entry.
@@ -38,11 +38,10 @@ pub(super) async fn list(daemon: &Daemon, query: Query) -> Handled {
                     continue;
                 }
                 let users = records.iter().filter(|record| record.image_id == id).count();
-                let config = engine.images().resolve(&id)?;
                 images.push(json!({
                     "Id": id, "ParentId": "", "RepoTags": name.into_iter().collect::<Vec<_>>(), "RepoDigests": [],
                     "Created": seconds(image.created.as_deref()), "Size": image.size, "SharedSize": -1, "Containers": users,
-                    "Labels": labels(&config),
+                    "Labels": image.labels,
                 }));
             }
             images.sort_by_key(|image| std::cmp::Reverse(image["Created"].as_i64()));
@@ -55,27 +54,16 @@ fn seconds(created: Option<&str>) -> i64 {
     created.and_then(|created| created.parse::<Timestamp>().ok()).map_or(0, Timestamp::as_second)
 }
 
-fn labels(image: &Image) -> Value {
-    json!(image.config().config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default())
-}
-
-fn fits(engine: &Engine, image: &Summary, filters: &Filters) -> Result<bool, Refusal> {
-    if filters.get("label").is_some() {
-        let image = engine.images().resolve(&image.id.to_string())?;
-        let labels =
-            image.config().config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
-        if !filters.fits_labels(&labels) {
-            return Ok(false);
-        }
-    }
-    let dangling = image.name.is_none();
-    Ok(filters.fits("dangling", |wanted| matches!(wanted, "1" | "true") == dangling)
+fn fits(image: &Summary, filters: &Filters) -> bool {
+    let dangling = image.name.as_ref().is_none_or(|name| name.tag().is_none());
+    filters.fits_labels(&image.labels)
+        && filters.fits("dangling", |wanted| matches!(wanted, "1" | "true") == dangling)
         && filters.fits("reference", |pattern| {
             image.name.as_ref().is_some_and(|name| {
                 matches_pattern(&name.familiar(), pattern)
                     || matches_pattern(&name.familiar_repository(), pattern)
             })
-        }))
+        })
 }
 
 /// `*` stands for any part of a name without a slash (Go's path.Match).
@@ -272,13 +260,15 @@ pub(super) async fn remove(daemon: &Daemon, name: &str, query: Query) -> Handled
         .await
 }
 
-/// Images without a name that no container uses.
-pub(super) async fn prune(daemon: &Daemon) -> Handled {
+/// Images without a tag that no container uses; with the filter `dangling=false`, also those with one.
+pub(super) async fn prune(daemon: &Daemon, query: Query) -> Handled {
     daemon
         .work(move |engine| {
-            let removed: Vec<Value> =
-                engine.prune_images()?.into_iter().map(|id| json!({"Deleted": id})).collect();
-            Ok(ok(&json!({"ImagesDeleted": removed, "SpaceReclaimed": 0})))
+            let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
+            let pruned = engine.prune_images(&filters)?;
+            let mut all: Vec<Value> = pruned.untagged.iter().map(|name| json!({"Untagged": name})).collect();
+            all.extend(pruned.deleted.iter().map(|id| json!({"Deleted": id})));
+            Ok(ok(&json!({"ImagesDeleted": all, "SpaceReclaimed": pruned.freed})))
         })
         .await
 }

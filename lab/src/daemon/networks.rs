@@ -12,7 +12,7 @@ use super::query::{Query, body};
 use super::reply::{Handled, Refusal, done, empty, json as answer, ok};
 use crate::engine;
 use crate::engine::stored::networks::Network;
-use crate::engine::stored::{Engine, Filters};
+use crate::engine::stored::{Engine, Filters, Scope};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -174,12 +174,16 @@ pub(super) async fn change(
 }
 
 /// Networks that no container is in.
-pub(super) async fn prune(daemon: &Daemon) -> Handled {
+pub(super) async fn prune(daemon: &Daemon, query: Query) -> Handled {
     daemon
         .work(move |engine| {
+            let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
+            let scope = Scope::of(&filters, &[])?;
             let mut removed = Vec::new();
             for network in engine.networks()? {
-                if engine.endpoints_in(&network)?.is_empty() {
+                if scope.takes(Some(&network.created), &network.labels)
+                    && engine.endpoints_in(&network)?.is_empty()
+                {
                     engine.remove_network(&network)?;
                     removed.push(network.name);
                 }

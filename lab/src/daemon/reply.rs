@@ -86,7 +86,7 @@ fn image_refusal(error: &image::Error) -> Refusal {
     let code = match error {
         // The client takes this wording for "pull it, then try again".
         E::NotFound { name } => return Refusal::missing(format!("No such image: {name}")),
-        E::InUse { .. } => StatusCode::CONFLICT,
+        E::InUse { .. } | E::Names { .. } => StatusCode::CONFLICT,
         E::Name { .. } | E::Digest(_) | E::Ambiguous { .. } | E::User { .. } => StatusCode::BAD_REQUEST,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };

@@ -105,7 +105,7 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         ["containers", id, "changes"] if is(&get) => files::changes(daemon, id).await,
         ["containers", id, "export"] if is(&get) => files::export(daemon, id).await,
         ["build"] if is(&post) => build::build(daemon, &query, request),
-        ["build", "prune"] if is(&post) => build::prune(daemon).await,
+        ["build", "prune"] if is(&post) => build::prune(daemon, query).await,
         ["commit"] if is(&post) => files::commit(daemon, query, request).await,
 
         ["exec", id, "start"] if is(&post) => exec::start(daemon, id, request).await,
@@ -115,7 +115,7 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         ["images", "json"] if is(&get) => images::list(daemon, query).await,
         ["images", "load"] if is(&post) => Ok(images::load(daemon, request)),
         ["images", "create"] if is(&post) => images::create(daemon, &query),
-        ["images", "prune"] if is(&post) => images::prune(daemon).await,
+        ["images", "prune"] if is(&post) => images::prune(daemon, query).await,
         ["images", "get"] if is(&get) => images::save(daemon, &[], &query).await,
         ["images", name @ .., "get"] if is(&get) => images::save(daemon, &[name.join("/")], &query).await,
         ["images", name @ .., "json"] if is(&get) => images::inspect(daemon, &name.join("/")).await,
@@ -127,7 +127,7 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
 
         ["networks"] if is(&get) => networks::list(daemon, query).await,
         ["networks", "create"] if is(&post) => networks::create(daemon, request).await,
-        ["networks", "prune"] if is(&post) => networks::prune(daemon).await,
+        ["networks", "prune"] if is(&post) => networks::prune(daemon, query).await,
         ["networks", name] if is(&get) => networks::inspect(daemon, name).await,
         ["networks", name] if is(&delete) => networks::remove(daemon, name).await,
         ["networks", name, how @ ("connect" | "disconnect")] if is(&post) => {

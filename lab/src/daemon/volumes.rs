@@ -1,5 +1,7 @@
 //! Volumes.
 
+use std::collections::HashMap;
+
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde::Deserialize;
@@ -10,7 +12,7 @@ use super::query::{Query, body};
 use super::reply::{Handled, Refusal, done, json as answer, ok};
 use crate::engine;
 use crate::engine::stored::volumes::Volume;
-use crate::engine::stored::{Engine, Filters};
+use crate::engine::stored::{Engine, Filters, Scope};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -45,12 +47,15 @@ pub(super) async fn list(daemon: &Daemon, query: Query) -> Handled {
 }
 
 fn fits(volume: &Volume, filters: &Filters) -> bool {
-    let labels =
-        volume.labels.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()));
     filters.fits("name", |name| volume.name.contains(name))
         && filters.fits("driver", |driver| driver == "local")
         && filters.fits("dangling", |dangling| matches!(dangling, "1" | "true") == (volume.used == 0))
-        && filters.fits_labels(&labels.collect())
+        && filters.fits_labels(&labels(volume))
+}
+
+fn labels(volume: &Volume) -> HashMap<String, String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    volume.labels.iter().map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
 pub(super) async fn create(daemon: &Daemon, request: Request<Incoming>) -> Handled {
@@ -103,14 +108,16 @@ pub(super) async fn prune(daemon: &Daemon, query: Query) -> Handled {
     daemon
         .work(move |engine| {
             let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
-            filters.check(&["all", "label"])?;
-            let all = filters
-                .get("all")
-                .is_some_and(|values| values.iter().any(|value| matches!(value.as_str(), "1" | "true")));
+            // Docker has no `until` here: a volume's age says nothing about its content.
+            filters.check(&["all", "label", "label!"])?;
+            let scope = Scope::of(&filters, &["all"])?;
+            let all = filters.truth("all")?.unwrap_or(false);
             let mut removed = Vec::new();
-            for volume in
-                engine.volumes()?.into_iter().filter(|volume| volume.used == 0 && (all || volume.anonymous))
-            {
+            let unused = |volume: &Volume| volume.used == 0 && (all || volume.anonymous);
+            for volume in engine.volumes()?.into_iter().filter(unused) {
+                if !scope.takes(Some(&volume.created), &labels(&volume)) {
+                    continue;
+                }
                 engine.remove_volume(&volume.name)?;
                 removed.push(volume.name);
             }

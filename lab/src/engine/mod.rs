@@ -25,6 +25,7 @@ mod error;
 mod id;
 mod isolation;
 pub mod limits;
+pub(crate) mod moment;
 pub mod monitor;
 mod place;
 pub mod process;

@@ -1,5 +1,6 @@
 //! An image as its users see it: what it runs, and which layers it is made of.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -111,6 +112,11 @@ impl Image {
     /// The user as the image says it, `USER[:GROUP]` by name or number; see [`super::users`].
     pub fn user(&self) -> Option<&str> {
         non_empty(self.run().and_then(|run| run.user().as_ref()))
+    }
+
+    /// What its maker noted on it.
+    pub fn labels(&self) -> HashMap<String, String> {
+        self.run().and_then(|run| run.labels().clone()).unwrap_or_default()
     }
 
     /// The signal that asks the workload to stop, by name or number.

@@ -94,6 +94,16 @@ pub enum Error {
         /// The image.
         image: String,
     },
+    /// An id that means an image with names in several repositories.
+    #[error(
+        "image {image} is referenced in multiple repositories ({count} names); remove them one by one, or use --force"
+    )]
+    Names {
+        /// The image, as it was asked for.
+        image: String,
+        /// How many names it has.
+        count: usize,
+    },
     /// The user that the image or the command line names is not in the image.
     #[error("unable to find user {user}: no matching entries in the image's {file}")]
     User {

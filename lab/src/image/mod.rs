@@ -43,7 +43,8 @@ pub use load::Loaded;
 pub(crate) use load::architecture;
 pub use progress::{Progress, Step};
 pub use reference::Reference;
-pub use store::{Removed, Store, Summary};
+pub(crate) use store::Removal;
+pub use store::{Nameless, Removed, Store, Summary, Target};
 pub use unpack::Rights;
 
 /// A stream without its compression, whichever that is.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test program uses a part of it")]
 
+pub mod daemon;
 pub mod image;
 pub mod leftovers;
 

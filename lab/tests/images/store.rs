@@ -76,7 +76,7 @@ fn an_image_in_use_keeps_its_content_until_it_is_let_go() {
     let directories = place.store.layer_dirs(&image, &()).unwrap();
     assert!(directories[0].join("a").exists(), "a forced removal takes the name only");
     drop(image);
-    assert!(place.store.collect_garbage().unwrap());
+    assert!(place.store.collect_garbage().unwrap().is_some());
     assert!(place.blobs().is_empty());
     place.assert_nothing_half_made();
 }
@@ -88,9 +88,43 @@ fn an_image_with_several_names_is_not_removed_by_its_id_unless_forced() {
     place.store.tag(&image, &"second".parse::<Reference>().unwrap()).unwrap();
     let id = image.id().hex();
     drop(image);
-    assert!(place.store.remove(&id, false).unwrap_err().to_string().contains("2 names"));
+    let error = place.store.remove(&id, false).unwrap_err();
+    assert!(matches!(error, Error::Names { count: 2, .. }), "{error}");
     assert_eq!(place.store.remove(&id, true).unwrap().untagged.len(), 2);
     assert!(place.blobs().is_empty());
+}
+
+#[test]
+fn a_digest_is_a_name_of_its_own_and_goes_with_the_last_tag_of_its_repository() {
+    let place = Place::new();
+    let image = place.image([Tar::new().file("a", "1")]);
+    let index = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    place.store.tag(&image, &format!("test@{index}").parse().unwrap()).unwrap();
+    place.store.tag(&image, &"other".parse().unwrap()).unwrap();
+    drop(image);
+    // By the digest of the index that it was pulled by, and by that of its own manifest.
+    let image = place.store.resolve(&format!("test@{index}")).unwrap();
+    assert_eq!(place.store.resolve(&format!("test@{}", image.manifest())).unwrap().id(), image.id());
+    drop(image);
+    let removed = place.store.remove("test", false).unwrap();
+    let mut gone: Vec<String> = removed.untagged.iter().map(Reference::familiar).collect();
+    gone.sort();
+    assert_eq!(gone, ["test:latest".to_owned(), format!("test@{index}")]);
+    assert!(removed.deleted.is_none() && place.store.resolve("other").is_ok());
+}
+
+#[test]
+fn one_image_with_its_layers_in_two_forms_is_found_and_removed_by_its_id() {
+    let place = Place::new();
+    place.load(&saved("1").layout("plain:latest")).unwrap();
+    let packed = Saved { compress: crate::fixture::gzip, ..saved("1") };
+    place.load(&packed.layout("packed:latest")).unwrap();
+    let id = place.store.resolve("plain").unwrap().id();
+    assert_eq!(place.store.resolve("packed").unwrap().id(), id);
+    assert_eq!(place.store.resolve(&id.hex()[..12]).unwrap().id(), id);
+    let removed = place.store.remove(&id.to_string(), true).unwrap();
+    assert_eq!((removed.untagged.len(), removed.deleted), (2, Some(id)));
+    assert!(removed.freed > 0 && place.blobs().is_empty());
 }
 
 #[test]
@@ -126,7 +160,7 @@ fn many_at_once_load_unpack_name_and_remove_without_losing_anything() {
             });
         }
     });
-    assert!(place.store.collect_garbage().unwrap());
+    assert!(place.store.collect_garbage().unwrap().is_some());
     assert_eq!(place.store.list().unwrap().len(), WORKERS + 1);
     for worker in 0..WORKERS {
         let image = place.store.resolve(&format!("own:{worker}")).unwrap();

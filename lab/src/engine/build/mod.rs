@@ -293,7 +293,7 @@ impl Builder<'_> {
         key.push(text.to_owned());
         key.extend(depends.iter().map(|&text| text.to_owned()));
         let key = Digest::of(&serde_json::to_vec(&key)?).to_string();
-        let known = if self.build.no_cache { None } else { self.engine.cached_layer(&key)? };
+        let known = if self.build.no_cache { None } else { self.engine.known_layer(&key)? };
         let layer = if let Some(layer) = known {
             (self.say)(" ---> Using cache\n");
             layer
@@ -341,12 +341,5 @@ impl Engine {
             "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": id, "size": config.len()},
         }))?;
         Ok(store.unnamed(store.add_bytes(&manifest)?, manifest.len() as u64)?)
-    }
-
-    fn cached_layer(&self, key: &str) -> Result<Option<NewLayer>, Error> {
-        let known = self.known_layer(key)?;
-        // It may have been collected since.
-        let store = self.images();
-        Ok(known.filter(|layer| store.has_blob(layer.digest, layer.size)))
     }
 }

@@ -4,7 +4,6 @@ use std::io::{BufReader, Seek as _};
 use std::path::Path;
 
 use bollard_stubs::models::ContainerConfig;
-use rusqlite::{OptionalExtension as _, params};
 use serde_json::{Value, json};
 
 use super::record::now;
@@ -134,33 +133,6 @@ impl Engine {
             "layers": described,
         }))?;
         Ok(store.unnamed(store.add_bytes(&manifest)?, manifest.len() as u64)?)
-    }
-}
-
-impl Engine {
-    /// The layer that a build step of this key made, as it is remembered.
-    pub(crate) fn known_layer(&self, key: &str) -> Result<Option<NewLayer>, Error> {
-        let row = self.db.with(|db| {
-            let sql = "SELECT digest, size FROM build_cache WHERE key = ?1";
-            db.query_row(sql, [key], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))).optional()
-        })?;
-        row.map(|(digest, size)| Ok(NewLayer { digest: digest.parse()?, size: size as u64 })).transpose()
-    }
-
-    /// Forgets which layers build steps made.
-    ///
-    /// # Errors
-    /// Where the state cannot be written.
-    pub fn forget_builds(&self) -> Result<(), Error> {
-        self.db.with(|db| db.execute("DELETE FROM build_cache", []).map(drop))
-    }
-
-    /// Remembers the layer that a build step of this key made.
-    pub(crate) fn remember_layer(&self, key: &str, layer: NewLayer) -> Result<(), Error> {
-        self.db.with(|db| {
-            let sql = "INSERT OR REPLACE INTO build_cache (key, digest, size) VALUES (?1, ?2, ?3)";
-            db.execute(sql, params![key, layer.digest.to_string(), layer.size as i64]).map(drop)
-        })
     }
 }
 

@@ -165,6 +165,7 @@ impl Engine {
             // Another container may use it.
             let _ = self.remove_volume(&volume);
         }
+        self.release_image(record)?;
         if gone == 1 { self.tell_container(record, "destroy", &[]) } else { Ok(()) }
     }
 }

@@ -17,7 +17,7 @@ use crate::engine::place::make_all;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Each step brings a database from its number to the next; `user_version` says how many were done.
-const MIGRATIONS: [&str; 4] = ["
+const MIGRATIONS: [&str; 5] = ["
     CREATE TABLE containers (
         id         TEXT PRIMARY KEY,
         name       TEXT NOT NULL UNIQUE,
@@ -83,6 +83,8 @@ const MIGRATIONS: [&str; 4] = ["
         UNIQUE (network, container)
     ) STRICT;
 ",
+    // When a step was last made or taken from memory, in seconds since 1970.
+    "ALTER TABLE build_cache ADD COLUMN used INTEGER NOT NULL DEFAULT 0",
 ];
 
 /// The database, as this process has it open.

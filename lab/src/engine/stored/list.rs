@@ -72,12 +72,32 @@ impl Filters {
 
     /// Whether all values of `label` fit: a key, or a key and its value.
     pub fn fits_labels(&self, labels: &HashMap<String, String>) -> bool {
-        self.get("label").is_none_or(|values| {
-            values.iter().all(|value| match value.split_once('=') {
-                Some((key, value)) => labels.get(key).is_some_and(|label| label == value),
-                None => labels.contains_key(value),
-            })
+        self.get("label").is_none_or(|values| Self::all_fit(values, labels))
+    }
+
+    fn all_fit(values: &[String], labels: &HashMap<String, String>) -> bool {
+        values.iter().all(|value| match value.split_once('=') {
+            Some((key, value)) => labels.get(key).is_some_and(|label| label == value),
+            None => labels.contains_key(value),
         })
+    }
+
+    /// Whether all values of `label!` fit: then the object is left alone (moby, `matchLabels`).
+    pub fn excludes_labels(&self, labels: &HashMap<String, String>) -> bool {
+        self.get("label!").is_some_and(|values| Self::all_fit(values, labels))
+    }
+
+    /// A filter that is true or false, if it is set.
+    ///
+    /// # Errors
+    /// Where its value is neither.
+    pub fn truth(&self, name: &str) -> Result<Option<bool>, Error> {
+        let Some([value, ..]) = self.get(name) else { return Ok(None) };
+        match value.as_str() {
+            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(Some(true)),
+            "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(Some(false)),
+            _ => Err(Error::bad(format!("invalid filter '{name}={value}': true or false is expected"))),
+        }
     }
 
     /// Refuses filters that are not among these.

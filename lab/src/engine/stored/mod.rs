@@ -14,14 +14,16 @@
 //!
 //! Reading order: `db.rs` and `record.rs`, what is kept; `plan.rs`, from docker's configuration to what a wall is asked
 //! for; `create.rs`, `life.rs`, `link.rs`, a container's life; `inspect.rs`, `logs.rs`, `events.rs`, `files.rs`,
-//! `transfer.rs`, looking at it.
+//! `transfer.rs`, looking at it; `images.rs`, `prune.rs`, removing what is not needed.
 
+mod cache;
 mod commit;
 mod create;
 mod db;
 mod events;
 mod exec;
 mod files;
+mod images;
 mod inspect;
 mod life;
 mod link;
@@ -29,6 +31,7 @@ mod list;
 mod logs;
 pub mod networks;
 pub mod plan;
+mod prune;
 mod record;
 mod root;
 mod transfer;
@@ -46,13 +49,14 @@ pub use link::connect;
 pub(crate) use link::{probe as connect_probe, short};
 pub use list::Filters;
 pub use logs::{LogOptions, LogReader};
+pub use prune::{PrunedImages, Scope};
 pub use record::{Record, Status};
 pub(crate) use root::{Root, host_directory, mount_overlay};
 pub use volumes::choices_of_run;
 
 use super::Error;
 use super::place::Roots;
-use crate::image::{Digest, Reference, Removed, Store, embedded};
+use crate::image::{Store, embedded};
 use db::Db;
 
 /// A handle on this machine's containers and images.
@@ -102,67 +106,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// Removes a name of an image, or the image. One that a container was made from stays.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] where a container needs it.
-    pub fn remove_image(&self, name: &str, force: bool) -> Result<Removed, Error> {
-        let image = self.store.resolve(name)?;
-        let id = image.id().to_string();
-        let names = self.store.list()?.into_iter().filter(|other| other.id == image.id()).count();
-        let by_id = image.name().is_none_or(|found| name.parse::<Reference>().ok().as_ref() != Some(found));
-        if names == 1 || by_id {
-            let short = image.id().hex()[..12].to_owned();
-            if let Some(user) = self.records()?.into_iter().find(|record| record.image_id == id) {
-                let state = if user.status.is_live() { "running" } else { "stopped" };
-                return Err(Error::conflict(format!(
-                    "conflict: unable to delete {name} (must be forced) - image {short} is being used by {state} container {}; \
-                     remove the container first",
-                    user.short_id()
-                )));
-            }
-        }
-        drop(image);
-        let removed = self.store.remove(name, force)?;
-        for name in &removed.untagged {
-            self.tell("image", "untag", &id, &[("name", &name.familiar())])?;
-        }
-        if removed.deleted.is_some() {
-            self.tell("image", "delete", &id, &[])?;
-        }
-        Ok(removed)
-    }
-
-    /// Removes the containers that do not run and fit the filters; tells their ids.
-    ///
-    /// # Errors
-    /// A filter that there is not; where one cannot be removed.
-    pub fn prune_containers(&self, filters: &Filters) -> Result<Vec<String>, Error> {
-        filters.check(&["label", "until"])?;
-        let mut removed = Vec::new();
-        for record in self.records()?.into_iter().filter(|record| !record.status.is_live()) {
-            if filters.fits_labels(&record.body.labels.clone().unwrap_or_default()) {
-                self.remove(&record, false, false)?;
-                removed.push(record.id);
-            }
-        }
-        Ok(removed)
-    }
-
-    /// Removes the images without a name that no container needs; tells their ids.
-    ///
-    /// # Errors
-    /// Where they cannot be listed.
-    pub fn prune_images(&self) -> Result<Vec<Digest>, Error> {
-        let mut removed = Vec::new();
-        for image in self.images().list()?.into_iter().filter(|image| image.name.is_none()) {
-            if self.remove_image(&image.id.to_string(), false).is_ok() {
-                removed.push(image.id);
-            }
-        }
-        Ok(removed)
     }
 
     /// The images, with the one that needs no loading among them.

@@ -1,4 +1,4 @@
-//! Removing images, and collecting what no image needs any more.
+//! Collecting what no image needs any more.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -6,81 +6,28 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
+use oci_spec::image::{ImageConfiguration, ImageManifest};
 use rustix::fs::FlockOperation;
 
-use super::index::name_of;
 use super::{Store, lock};
 use crate::image::digest::Digest;
 use crate::image::error::{Error, Result};
-use crate::image::reference::Reference;
 use crate::image::{disk, unpack};
 
-/// What a removal did.
-#[derive(Debug, Default)]
-pub struct Removed {
-    /// The names that are gone.
-    pub untagged: Vec<Reference>,
-    /// The id of the image whose last name that was; its content goes as soon as nobody uses it.
-    pub deleted: Option<Digest>,
-}
-
 impl Store {
-    /// Removes a name or, given an id, the image with all its names, and collects what nobody needs any more.
-    ///
-    /// # Errors
-    /// Where there is no such image, where its last name would go while a sandbox uses it (unless forced), or where an
-    /// id means an image with several names (unless forced).
-    pub fn remove(&self, asked: &str, force: bool) -> Result<Removed> {
-        let found = self.find(asked)?;
-        let by_name = asked.parse::<Reference>().ok().filter(|name| Some(name) == name_of(&found).as_ref());
-        let digest = Digest::try_from(found.digest())?;
-        // A damaged image can be removed, too.
-        let id = self.id_of(&found).unwrap_or(digest);
-        let removed = self.change_index(|descriptors| {
-            let same = |other: &Descriptor| other.digest() == found.digest();
-            let goes = |other: &Descriptor| same(other) && (by_name.is_none() || name_of(other) == by_name);
-            let names = descriptors.iter().filter(|other| same(other)).count();
-            let going = descriptors.iter().filter(|other| goes(other)).count();
-            if going > 1 && !force {
-                let reason = format!("it has {names} names; remove them one by one, or use --force");
-                return Err(Error::malformed(format!("image {asked}"), reason));
-            }
-            let last = going == names;
-            if last && !force && self.is_used(digest) {
-                return Err(Error::InUse { image: asked.to_owned() });
-            }
-            let mut removed = Removed { deleted: last.then_some(id), ..Removed::default() };
-            descriptors.retain(|other| {
-                if goes(other) {
-                    removed.untagged.extend(name_of(other));
-                }
-                !goes(other)
-            });
-            Ok(removed)
-        })?;
-        self.collect_garbage()?;
-        Ok(removed)
-    }
-
-    /// Whether somebody holds a lease on the image; see [`super::Store`]'s module text.
-    fn is_used(&self, manifest: Digest) -> bool {
-        File::open(self.blob_path(manifest))
-            .is_ok_and(|file| lock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
-    }
-
     /// Deletes what no named and no used image needs. Does nothing while somebody adds to the store: the next removal
-    /// will see to it. True where it was done.
+    /// will see to it. The bytes that were given back; none where nothing was done.
     ///
     /// # Errors
     /// Where something cannot be read or deleted.
-    pub fn collect_garbage(&self) -> Result<bool> {
+    pub fn collect_garbage(&self) -> Result<Option<u64>> {
         let path = self.path("lock");
         let guard = OpenOptions::new().create(true).append(true).open(&path);
         let guard = guard.map_err(Error::io("opening", &path))?;
         if lock(&guard, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Ok(false);
+            return Ok(None);
         }
+        let mut freed = 0;
         let mut needed = Needed::default();
         for descriptor in self.read_index()? {
             self.mark(Digest::try_from(descriptor.digest())?, &mut needed);
@@ -101,6 +48,7 @@ impl Store {
         }
         for (digest, path, _lease) in free {
             if !needed.blobs.contains(&digest) {
+                freed += fs::metadata(&path).map_or(0, |blob| blob.len());
                 fs::remove_file(&path).map_err(Error::io("deleting", &path))?;
             }
         }
@@ -115,7 +63,7 @@ impl Store {
             }
         }
         self.empty_temporary()?;
-        Ok(true)
+        Ok(Some(freed))
     }
 
     /// Notes what an image needs. A damaged image needs what can still be read of it.

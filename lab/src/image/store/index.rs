@@ -18,6 +18,9 @@ use crate::image::reference::Reference;
 /// Says which build of the embedded image a descriptor is; see [`crate::image::embedded`].
 pub(crate) const ANNOTATION_EMBEDDED: &str = "lab.embedded";
 
+/// On an image that is kept for a stopped container only: it is not listed.
+const ANNOTATION_HIDDEN: &str = "lab.hidden";
+
 /// The fewest digits that are taken for the beginning of an id, so that `a` is a name.
 const SHORTEST_ID: usize = 4;
 
@@ -28,6 +31,15 @@ pub(crate) fn name_of(descriptor: &Descriptor) -> Option<Reference> {
 
 pub(crate) fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
     descriptor.annotations().as_ref()?.get(key).map(String::as_str)
+}
+
+/// Takes an image out of the lists.
+pub(super) fn hide(descriptor: &mut Descriptor) {
+    descriptor.set_annotations(Some(HashMap::from([(ANNOTATION_HIDDEN.to_owned(), "true".to_owned())])));
+}
+
+pub(super) fn is_hidden(descriptor: &Descriptor) -> bool {
+    annotation(descriptor, ANNOTATION_HIDDEN).is_some()
 }
 
 /// A manifest's entry in the index.
@@ -101,7 +113,7 @@ impl Store {
         let descriptor = descriptor(manifest, size, annotations)?;
         self.change_index(|descriptors| {
             let same = |other: &Descriptor| other.digest() == descriptor.digest();
-            if name.is_none() && descriptors.iter().any(same) {
+            if name.is_none() && descriptors.iter().any(|other| same(other) && !is_hidden(other)) {
                 return Ok(());
             }
             if let Some(name) = name {
@@ -120,10 +132,13 @@ impl Store {
         let reference: Result<Reference> = asked.parse();
         if let Ok(reference) = &reference {
             let found = match reference.digest() {
+                // The digest of the manifest, or of the index for several platforms that it was pulled by.
                 Some(digest) => descriptors.iter().find(|descriptor| {
-                    name_of(descriptor)
-                        .is_some_and(|name| name.familiar_repository() == reference.familiar_repository())
-                        && descriptor.digest().as_ref() == digest.to_string()
+                    name_of(descriptor).is_some_and(|name| {
+                        name.familiar_repository() == reference.familiar_repository()
+                            && (name.digest() == Some(digest)
+                                || descriptor.digest().as_ref() == digest.to_string())
+                    })
                 }),
                 None => descriptors.iter().find(|descriptor| name_of(descriptor).as_ref() == Some(reference)),
             };
@@ -139,18 +154,19 @@ impl Store {
             reference?;
             return Err(Error::NotFound { name: asked.to_owned() });
         }
-        let mut found: Vec<&Descriptor> = Vec::new();
+        let mut found: Vec<(Digest, &Descriptor)> = Vec::new();
         for descriptor in &descriptors {
-            let matches = descriptor.digest().digest().starts_with(prefix)
-                || self.id_of(descriptor)?.hex().starts_with(prefix);
-            // One image under two names is one image.
-            if matches && !found.iter().any(|other| other.digest() == descriptor.digest()) {
-                found.push(descriptor);
+            let id = self.id_of(descriptor)?;
+            let matches = descriptor.digest().digest().starts_with(prefix) || id.hex().starts_with(prefix);
+            let hidden = is_hidden(descriptor) && prefix.len() < id.hex().len();
+            // One image under two names, or with its layers in two forms, is one image.
+            if matches && !hidden && !found.iter().any(|(other, _)| *other == id) {
+                found.push((id, descriptor));
             }
         }
         match found[..] {
             [] => Err(Error::NotFound { name: asked.to_owned() }),
-            [found] => Ok(found.clone()),
+            [(_, found)] => Ok(found.clone()),
             _ => Err(Error::Ambiguous { prefix: asked.to_owned(), count: found.len() }),
         }
     }

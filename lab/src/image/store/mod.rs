@@ -25,7 +25,9 @@
 mod blob;
 mod garbage;
 mod index;
+mod remove;
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -40,8 +42,9 @@ use super::error::{Error, Result};
 use super::reference::Reference;
 
 pub(crate) use blob::LARGEST_JSON;
-pub use garbage::Removed;
 pub(crate) use index::{ANNOTATION_EMBEDDED, annotation, name_of};
+pub(crate) use remove::Removal;
+pub use remove::{Nameless, Removed, Target};
 
 /// Images by name and by content.
 #[derive(Clone, Debug)]
@@ -62,6 +65,8 @@ pub struct Summary {
     pub created: Option<String>,
     /// The bytes of its blobs as they are stored.
     pub size: u64,
+    /// What its maker noted on it.
+    pub labels: HashMap<String, String>,
 }
 
 impl Store {
@@ -124,15 +129,16 @@ impl Store {
     /// Where the index or a manifest is damaged.
     pub fn list(&self) -> Result<Vec<Summary>> {
         let mut images = Vec::new();
-        for descriptor in self.read_index()? {
+        for descriptor in self.read_index()?.iter().filter(|descriptor| !index::is_hidden(descriptor)) {
             // One that was removed this moment is no longer listed.
-            if let Some(image) = self.image(&descriptor)? {
+            if let Some(image) = self.image(descriptor)? {
                 images.push(Summary {
                     name: image.name().cloned(),
                     id: image.id(),
                     manifest: image.manifest(),
                     created: image.config().created().clone(),
                     size: image.size(),
+                    labels: image.labels(),
                 });
             }
         }
@@ -150,7 +156,7 @@ impl Store {
 
     /// An image by its manifest, which needs no name.
     pub(crate) fn unnamed(&self, manifest: Digest, size: u64) -> Result<Image> {
-        let descriptor = index::descriptor(manifest, size, std::collections::HashMap::new())?;
+        let descriptor = index::descriptor(manifest, size, HashMap::new())?;
         self.image(&descriptor)?.ok_or_else(|| Error::NotFound { name: manifest.to_string() })
     }
 
