@@ -144,6 +144,14 @@ pub enum Error {
     /// The conversation with the guest failed, or the guest could not do what was asked.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// A network device of the host could not be made.
+    #[error("cannot make the network device {name}: {source}; {}", fix_for_tap(source))]
+    Tap {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// A system call that should not fail did.
     #[error("cannot {operation}: {source}")]
     System {
@@ -185,6 +193,14 @@ impl Error {
     /// A failed system call, for `map_err`.
     pub(crate) fn system<E: Into<io::Error>>(operation: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::System { operation, source: error.into() }
+    }
+}
+
+fn fix_for_tap(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "load the module tun",
+        io::ErrorKind::PermissionDenied => "run as root, or without a network",
+        _ => "remove the device of this name if it is no longer needed (ip link del)",
     }
 }
 

@@ -90,7 +90,7 @@
 //! 5. `board`, how devices are wired; [`devices`]: one file each; [`event_loop`], the thread that they work on.
 //! 6. [`vm`]: a running machine, and how it ends. [`stats`]: what it did.
 //! 7. [`snapshot`]: a machine written down, and any number of machines made of that.
-//! 8. [`agent`], [`sandbox`]: from a machine to a bundle's process; `warm`: from a snapshot to one.
+//! 8. [`agent`], [`sandbox`]: from a machine to a bundle's process; [`network`]: its cards; `warm`: from a snapshot to one.
 
 mod board;
 mod error;
@@ -108,6 +108,7 @@ pub mod initramfs;
 pub mod kvm;
 pub mod loader;
 pub mod memory;
+pub mod network;
 pub mod qemu;
 pub mod sandbox;
 pub mod snapshot;

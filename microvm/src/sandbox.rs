@@ -24,6 +24,7 @@ use crate::devices::virtio::rng::Rng;
 use crate::initramfs::Initramfs;
 use crate::kvm::Kvm;
 use crate::machine::Machine;
+use crate::network::Network;
 use crate::qemu::{self, Board, Qemu};
 use crate::vm::{AtEnd, LINES, Vm};
 use crate::warm::Warm;
@@ -93,6 +94,8 @@ pub struct CreateOptions {
     pub memory_mib: u32,
     /// vCPUs.
     pub vcpus: u8,
+    /// Its network.
+    pub network: Network,
     /// What runs it.
     pub accel: Accel,
     /// The folder of snapshots. With it, the sandbox starts from a snapshot of its kind (same kernel, disk, size and set-up,
@@ -154,7 +157,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
     let warm = match &options.warm {
         Some(_) if accel == Accel::Tcg => return Err(no_snapshot()),
         Some(folder) => {
-            let (setup, exec) = (flatten::setup(&spec, &root)?, flatten::exec(&process)?);
+            let (setup, exec) = (flatten::setup(&spec, &root, &options.network)?, flatten::exec(&process)?);
             Some(Warm::of(folder, &options, &diagnostics.command_line, &setup, &exec)?)
         }
         None => None,
@@ -163,7 +166,8 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         && let Some(machine) = restore(warm, &options, &diagnostics, &timeline)?
     {
         let (machine, channel) = machine;
-        let (session, first) = Session::resume(channel, Some(timeline), &spec, &process, options.stdio)?;
+        let (session, first) =
+            Session::resume(channel, Some(timeline), &spec, &options.network, &process, options.stdio)?;
         let exit = session.exit_fd(first)?;
         let session = Arc::new(session);
         return Ok(Sandbox { session, machine, spec, exit, is_warm: true, _files: files });
@@ -180,18 +184,19 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
             vcpus: options.vcpus,
             board: if options.kernel.modules.is_empty() { Board::MicroVm } else { Board::Pc },
             disk: options.disk.path,
+            interfaces: options.network.copies()?,
             channel: port,
             console: diagnostics.console,
             at_end,
         })?),
         Accel::Kvm | Accel::Auto => Machine::Kvm(Box::new(boot::boot(boot::Config {
-            kernel: options.kernel.image,
+            kernel: options.kernel.image.clone(),
             kernel_cache: None,
             initramfs,
             command_line: diagnostics.command_line,
             memory_mib: options.memory_mib,
             vcpus: options.vcpus,
-            devices: devices(&options.disk, port)?,
+            devices: devices(&options, port)?,
             console: diagnostics.console,
             // Kernels without modules are lean ones, which have everything built in, the command line's devices too.
             plain: options.kernel.modules.is_empty(),
@@ -204,7 +209,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
 
     let session = Session::new(channel, Some(timeline))?;
     session.wait_ready(PATIENCE).map_err(|error| explain(error, &machine))?;
-    session.set_up(&spec, &root).map_err(|error| explain(error, &machine))?;
+    session.set_up(&spec, &root, &options.network).map_err(|error| explain(error, &machine))?;
     let first = session.exec(&process, options.stdio).map_err(|error| explain(error, &machine))?;
     debug_assert_eq!(first, FIRST);
     if let (Some(warm), Machine::Kvm(vm)) = (&warm, &machine) {
@@ -241,7 +246,7 @@ fn restore(
     let restored = snapshot::restore(snapshot::Restore {
         path: warm.path.clone(),
         identity: warm.identity.clone(),
-        devices: devices(&options.disk, port)?,
+        devices: devices(options, port)?,
         console: diagnostics.console.clone(),
         profile: diagnostics.profile,
         at_end,
@@ -475,11 +480,14 @@ fn initramfs(modules: &[PathBuf]) -> Result<Initramfs, Error> {
     Ok(initramfs)
 }
 
-/// The guest's devices: its root, the channel to us, and entropy.
-fn devices(disk: &RootDisk, port: UnixStream) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
+/// The guest's devices: its root, the channel to us, entropy, and its network cards.
+fn devices(options: &CreateOptions, port: UnixStream) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
     use crate::devices::virtio::console::Console;
     let channel = Console::new(port, None).map_err(Error::system("set up the channel to the guest"))?;
-    Ok(vec![Box::new(Block::open(&disk.path, true, "root")?), Box::new(channel), Box::new(Rng)])
+    let root = Block::open(&options.disk.path, true, "root")?;
+    let mut devices: Vec<Box<dyn VirtioDevice>> = vec![Box::new(root), Box::new(channel), Box::new(Rng)];
+    devices.extend(options.network.devices(options.warm.is_some())?);
+    Ok(devices)
 }
 
 /// The sandbox's folder. It makes the id unique, and holds what has a name while the guest runs.

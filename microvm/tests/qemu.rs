@@ -36,6 +36,7 @@ fn a_file_that_is_no_kernel_is_an_end_with_qemus_own_words_and_a_hang_up() {
         vcpus: 1,
         board: Board::MicroVm,
         disk: file.path().into(),
+        interfaces: Vec::new(),
         channel: channel_end,
         console: Console::default(),
         at_end: Some(Box::new(move || ended.send(()).unwrap())),

@@ -94,6 +94,7 @@ impl Vm {
                 Accelerator::Kvm => microvm::Accel::Kvm,
                 Accelerator::Tcg => microvm::Accel::Tcg,
             },
+            network: microvm::network::Network::default(),
             warm: request.warm.then(|| creation.roots.snapshots()),
             timeline: creation.timeline,
         };

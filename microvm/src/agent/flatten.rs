@@ -11,6 +11,7 @@ use nix::libc;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Mount, PosixRlimitType, Process, Spec};
 
 use super::AgentError;
+use crate::network::Network;
 
 /// The disk that holds the image's root file system, as the guest names it.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +29,7 @@ struct Payload(Writer<Vec<u8>>);
 ///
 /// # Errors
 /// [`AgentError::Config`] where something cannot be had in a guest.
-pub fn setup(spec: &Spec, root: &RootDevice<'_>) -> Result<Vec<u8>, AgentError> {
+pub fn setup(spec: &Spec, root: &RootDevice<'_>, network: &Network) -> Result<Vec<u8>, AgentError> {
     let mut payload = Payload(Writer::new(Vec::new()));
     payload.text(Tag::RootDevice, "the root device", root.device)?;
     payload.text(Tag::RootType, "the root's file system", root.fs_type)?;
@@ -60,6 +61,7 @@ pub fn setup(spec: &Spec, root: &RootDevice<'_>) -> Result<Vec<u8>, AgentError> 
             payload.texts(Tag::Sysctl, "linux.sysctl", &[], &[path.as_bytes(), value.as_bytes()])?;
         }
     }
+    payload.network(network)?;
     payload.time();
     payload.finish()
 }
@@ -68,24 +70,30 @@ pub fn setup(spec: &Spec, root: &RootDevice<'_>) -> Result<Vec<u8>, AgentError> 
 ///
 /// # Errors
 /// [`AgentError::Config`] where the host name cannot be sent.
-pub fn renew(spec: &Spec, seed: &[u8]) -> Result<Vec<u8>, AgentError> {
+pub fn renew(spec: &Spec, network: &Network, seed: &[u8]) -> Result<Vec<u8>, AgentError> {
     let mut payload = Payload(Writer::new(Vec::new()));
     payload.0.field(Tag::Seed, &[seed]);
     if let Some(name) = spec.hostname() {
         payload.text(Tag::HostName, "hostname", name)?;
     }
+    payload.network(network)?;
     payload.time();
     payload.finish()
 }
 
-/// What of a `Setup` or `Exec` is the same for all runs that one snapshot serves: all but names, times, arguments and
-/// environment, which come later anew, and the terminal's size, which `Resize` tells.
+/// What of a `Setup` or `Exec` is the same for all runs that one snapshot serves: all but names, addresses, times, arguments
+/// and environment, which come later anew, and the terminal's size, which `Resize` tells.
 pub fn lasting(payload: &[u8]) -> Vec<u8> {
     let mut lasting = Writer::new(Vec::new());
     for field in Fields::new(payload) {
         match field.tag {
             Tag::HostName | Tag::Time | Tag::Arg | Tag::Env => {}
-            Tag::Terminal => lasting.field(Tag::Terminal, &[]),
+            // How many there are, and where, but not which.
+            Tag::Terminal | Tag::Interface => lasting.field(field.tag, &[]),
+            Tag::File => {
+                let path = field.bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+                lasting.field(Tag::File, &[path]);
+            }
             tag => lasting.field(tag, &[field.bytes]),
         }
     }
@@ -148,6 +156,21 @@ pub fn exec(process: &Process) -> Result<Vec<u8>, AgentError> {
 }
 
 impl Payload {
+    fn network(&mut self, network: &Network) -> Result<(), AgentError> {
+        for card in &network.interfaces {
+            let gateway = card.gateway.map_or([0; 4], |gateway| gateway.octets());
+            let parts = [&card.mac[..], &card.address.octets(), &[card.prefix], &gateway];
+            self.0.field(Tag::Interface, &parts);
+        }
+        for (path, content) in &network.files {
+            if !path.starts_with('/') || path.contains('\0') {
+                return Err(AgentError::config(format!("{path:?} is no absolute path of a file")));
+            }
+            self.0.field(Tag::File, &[path.as_bytes(), b"\0", content]);
+        }
+        Ok(())
+    }
+
     /// The host's time, now.
     fn time(&mut self) {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -16,6 +16,7 @@ use oci_spec::runtime::{Process, Spec};
 use super::pump::{Command, Pump};
 use super::stdio::Streams;
 use super::{AgentError, RootDevice, Stdio, flatten};
+use crate::network::Network;
 
 /// Random bytes for a restored guest: twice what its kernel's generator needs (a ChaCha key).
 const SEED: usize = 64;
@@ -84,6 +85,7 @@ impl Session {
         stream: OwnedFd,
         timeline: Option<Arc<Timeline>>,
         spec: &Spec,
+        network: &Network,
         process: &Process,
         stdio: Stdio,
     ) -> Result<(Self, ProcessId), AgentError> {
@@ -92,7 +94,7 @@ impl Session {
         let mut seed = [0; SEED];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .map_err(AgentError::system("get random numbers (getrandom)"))?;
-        session.command(Command::Renew { payload: flatten::renew(spec, &seed)? })?;
+        session.command(Command::Renew { payload: flatten::renew(spec, network, &seed)? })?;
         let size = flatten::terminal_size(&exec);
         let (id, command, streams) = session.add(process, stdio)?;
         session.command(Command::Adopt { id, command, exec, streams })?;
@@ -141,8 +143,8 @@ impl Session {
     ///
     /// # Errors
     /// What in the configuration cannot be sent; or why the session ended.
-    pub fn set_up(&self, spec: &Spec, root: &RootDevice<'_>) -> Result<(), AgentError> {
-        self.command(Command::SetUp { payload: flatten::setup(spec, root)? })
+    pub fn set_up(&self, spec: &Spec, root: &RootDevice<'_>, network: &Network) -> Result<(), AgentError> {
+        self.command(Command::SetUp { payload: flatten::setup(spec, root, network)? })
     }
 
     /// Prepares a process; it waits for [`Session::start`]. The first one is the sandbox's own.

@@ -1,6 +1,7 @@
 //! The session against a guest that the test plays, on the other end of a socket pair.
 
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use lab_clock::{Mark, Timeline};
 use oci_spec::runtime::{Process, Spec};
 
 use super::{AgentError, Exit, RootDevice, Session, Stdio, flatten};
+use crate::network::{Interface, Link, Network};
 
 const ROOT: RootDevice<'_> = RootDevice { device: "/dev/vda", fs_type: "erofs" };
 
@@ -108,7 +110,7 @@ fn nothing_is_said_before_the_guest_is_ready_and_then_all_in_order() {
     let (session, mut guest) = session();
     let timeout = session.wait_ready(Duration::from_millis(1)).unwrap_err();
     assert_eq!(timeout, AgentError::Silent { seconds: 0 });
-    session.set_up(&Spec::default(), &ROOT).unwrap();
+    session.set_up(&Spec::default(), &ROOT, &Network::default()).unwrap();
     session.exec(&process(&["hello"]), streams().0).unwrap();
     guest.0.set_nonblocking(true).unwrap();
     assert!(guest.0.read(&mut [0]).is_err(), "not a byte yet");
@@ -366,7 +368,7 @@ fn setup_says_what_a_guest_needs_of_a_configuration() {
         }"#,
     )
     .unwrap();
-    let fields = fields(&flatten::setup(&spec, &ROOT).unwrap());
+    let fields = fields(&flatten::setup(&spec, &ROOT, &Network::default()).unwrap());
     let of =
         |tag: Tag| fields.iter().filter(|field| field.0 == tag).map(|field| &field.1[..]).collect::<Vec<_>>();
     assert_eq!(of(Tag::RootDevice), [b"/dev/vda\0"]);
@@ -418,7 +420,7 @@ fn exec_says_how_the_process_runs() {
 fn what_a_guest_cannot_have_is_refused_by_name() {
     let refused = |json: &str| {
         let spec: Spec = serde_json::from_str(json).unwrap();
-        flatten::setup(&spec, &ROOT).unwrap_err().to_string()
+        flatten::setup(&spec, &ROOT, &Network::default()).unwrap_err().to_string()
     };
     let bind = r#"{"ociVersion": "1.0.2", "mounts": [
         {"destination": "/data", "type": "bind", "source": "/srv", "options": ["rbind"]}]}"#;
@@ -497,7 +499,8 @@ fn a_restored_guest_is_renewed_before_its_process_is_told_its_arguments() {
     let (stdio, _ends) = streams();
     let mut other = process(&["other", "words"]);
     other.set_env(Some(vec!["A=1".into()]));
-    let (session, id) = Session::resume(OwnedFd::from(host), None, &spec, &other, stdio).unwrap();
+    let (session, id) =
+        Session::resume(OwnedFd::from(host), None, &spec, &Network::default(), &other, stdio).unwrap();
     let started = std::thread::spawn(move || session.start(id).map(|()| session));
 
     let (_, renew) = guest.expect(Kind::Renew);
@@ -523,14 +526,32 @@ fn a_restored_guest_is_renewed_before_its_process_is_told_its_arguments() {
 fn what_lasts_is_all_but_what_each_run_says_anew() {
     let mut spec = Spec::default();
     let mut one = process(&["one"]);
-    let (setup, exec) = (flatten::setup(&spec, &ROOT).unwrap(), flatten::exec(&one).unwrap());
+    let (setup, exec) =
+        (flatten::setup(&spec, &ROOT, &Network::default()).unwrap(), flatten::exec(&one).unwrap());
     spec.set_hostname(Some("other".into()));
     one.set_args(Some(vec!["two".into(), "three".into()]));
     one.set_env(Some(vec!["X=y".into()]));
-    assert_eq!(flatten::lasting(&setup), flatten::lasting(&flatten::setup(&spec, &ROOT).unwrap()));
+    assert_eq!(
+        flatten::lasting(&setup),
+        flatten::lasting(&flatten::setup(&spec, &ROOT, &Network::default()).unwrap())
+    );
     assert_eq!(flatten::lasting(&exec), flatten::lasting(&flatten::exec(&one).unwrap()));
     one.set_cwd("/elsewhere".into());
     assert_ne!(flatten::lasting(&exec), flatten::lasting(&flatten::exec(&one).unwrap()));
+    // Machines of one snapshot have as many cards and files, but other addresses and names.
+    let networks = [7, 8].map(|last| {
+        let link = Link::Stream(UnixStream::pair().unwrap().0);
+        let address = Ipv4Addr::new(10, 213, 0, last);
+        let mac = [2, 0, 0, 0, 0, last];
+        let interfaces = vec![Interface { link, mac, mtu: 1500, address, prefix: 24, gateway: None }];
+        Network { interfaces, files: vec![("/etc/hosts".into(), vec![last])] }
+    });
+    let [seven, eight] = networks.map(|network| flatten::setup(&spec, &ROOT, &network).unwrap());
+    assert_eq!(flatten::lasting(&seven), flatten::lasting(&eight));
+    assert_ne!(flatten::lasting(&seven), flatten::lasting(&setup));
     let squash = RootDevice { fs_type: "squashfs", ..ROOT };
-    assert_ne!(flatten::lasting(&setup), flatten::lasting(&flatten::setup(&spec, &squash).unwrap()));
+    assert_ne!(
+        flatten::lasting(&setup),
+        flatten::lasting(&flatten::setup(&spec, &squash, &Network::default()).unwrap())
+    );
 }

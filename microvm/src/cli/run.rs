@@ -74,6 +74,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         kernel: Kernel { image: args.kernel, modules: args.modules, release: String::new() },
         memory_mib: args.memory,
         vcpus: args.cpus,
+        network: microvm::network::Network::default(),
         accel: args.accel,
         warm: args.warm,
         timeline: Some(timeline.clone()),

@@ -32,6 +32,7 @@ use crate::Error;
 use crate::devices::power::PowerRequest;
 use crate::devices::serial::Console;
 use crate::initramfs::Initramfs;
+use crate::network::{Interface, Link};
 use crate::vcpu::End;
 use crate::vm::AtEnd;
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub board: Board,
     /// The disk with the root file system; read-only.
     pub disk: PathBuf,
+    /// Its network cards.
+    pub interfaces: Vec<Interface>,
     /// QEMU's end of the agent's channel.
     pub channel: UnixStream,
     /// Where the kernel's console output goes.
@@ -105,7 +108,8 @@ impl Qemu {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(messages.try_clone().map_err(Error::system("duplicate QEMU's message file (dup)"))?);
-        let inherited = vec![initramfs.as_raw_fd(), config.channel.as_raw_fd()];
+        let mut inherited = vec![initramfs.as_raw_fd(), config.channel.as_raw_fd()];
+        inherited.extend(config.interfaces.iter().map(|card| card.link.as_raw_fd()));
         sys::inherit_and_die_with_us(&mut command, inherited);
 
         let ending = Arc::new(Ending {
@@ -116,7 +120,7 @@ impl Qemu {
         });
         let (report, started) = mpsc::sync_channel(1);
         let (console, shared) = (config.console.clone(), ending.clone());
-        let (channel, at_end) = (config.channel, config.at_end);
+        let (channel, interfaces, at_end) = (config.channel, config.interfaces, config.at_end);
         // QEMU is the child of this thread, which outlives it.
         let body = move || {
             let mut child = match spawn(&mut command) {
@@ -127,7 +131,7 @@ impl Qemu {
                 Err(error) => return drop(report.send(Err(error))),
             };
             // Now QEMU alone holds its end: the agent sees when it hangs up.
-            drop((command, channel, initramfs));
+            drop((command, channel, interfaces, initramfs));
             if let Some(output) = child.stdout.take() {
                 copy(output, console);
             }
@@ -242,6 +246,19 @@ fn arguments(config: &Config) -> Vec<OsString> {
     add("-device", format!("virtio-serial-{bus}").as_ref());
     add("-chardev", format!("socket,id=agent,fd={}", config.channel.as_raw_fd()).as_ref());
     add("-device", format!("virtserialport,chardev=agent,name={}", guest_wire::PORT_NAME).as_ref());
+    for (number, card) in config.interfaces.iter().enumerate() {
+        let descriptor = card.link.as_raw_fd();
+        let back_end = match &card.link {
+            Link::Tap(_) => format!("tap,id=net{number},fd={descriptor},vhost=off"),
+            Link::Stream(_) => format!("stream,id=net{number},server=off,addr.type=fd,addr.str={descriptor}"),
+        };
+        add("-netdev", back_end.as_ref());
+        let mac = card.mac.map(|byte| format!("{byte:02x}")).join(":");
+        // A card on PCI has a ROM to start a PC from the network; this one starts from a kernel.
+        let rom = if bus == "pci" { ",romfile=" } else { "" };
+        let device = format!("virtio-net-{bus},netdev=net{number},mac={mac},host_mtu={}{rom}", card.mtu);
+        add("-device", device.as_ref());
+    }
     add("-kernel", config.kernel.as_os_str());
     let words = config.command_line.iter().map(String::as_str);
     add("-append", [COMMAND_LINE, pci].into_iter().chain(words).collect::<Vec<_>>().join(" ").as_ref());
@@ -340,6 +357,7 @@ mod tests {
             vcpus: 1,
             board: Board::MicroVm,
             disk: "/a,readonly=off".into(),
+            interfaces: Vec::new(),
             channel: UnixStream::pair().unwrap().0,
             console: Console::default(),
             at_end: None,

@@ -9,6 +9,7 @@
 //!  ┌──────────────────────────┼───────────────────────────── guest ─┐
 //!  │ PID 1   boot    devices, modules, find the port, Ready         │
 //!  │         world   root file system, overlay, host name, clock    │   on Setup
+//!  │         network loopback, cards, /etc/hosts                    │
 //!  │         pump    one ppoll(2) loop: channel ↔ pipes ↔ children  │
 //!  │           │ fork in new pid and mount namespaces               │   on Exec
 //!  │           ▼                                                    │
@@ -21,7 +22,7 @@
 //! The workload is PID 1 of a pid namespace of its own, inside the guest's: so a signal means to it what it means to a
 //! container's first process (a signal without a handler is dropped, its end ends all the others), behind either wall.
 //!
-//! Read [`boot`], [`channel`], [`world`], [`process`], [`child`], [`pump`], in this order.
+//! Read [`boot`], [`channel`], [`world`], [`network`], [`process`], [`child`], [`pump`], in this order.
 //!
 //! Three rules keep it small and quick where the guest kernel's every instruction is emulated (a page fault costs
 //! milliseconds there): no allocator (large payloads get an mmap(2) of their own), no formatting machinery, no system
@@ -34,6 +35,7 @@ pub mod channel;
 pub mod child;
 pub mod failure;
 pub mod modules;
+pub mod network;
 pub mod path;
 pub mod process;
 pub mod pump;

@@ -7,6 +7,7 @@ use freestanding::sys::terminal::Size;
 use guest_wire::{Field, Fields, Tag};
 
 use crate::failure::Failure;
+use crate::network::{Interface, OwnFile};
 
 const BAD_SETUP: Failure<'static> = Failure::new(Errno::PROTO, "read Setup", b"");
 const BAD_RENEW: Failure<'static> = Failure::new(Errno::PROTO, "read Renew", b"");
@@ -111,9 +112,16 @@ impl<'a> Setup<'a> {
             Tag::Mount => drop(Mount::read(field)?),
             Tag::MaskedPath | Tag::ReadOnlyPath => drop(field.text()?),
             Tag::Sysctl => drop(sysctl(field)?),
+            Tag::Interface => drop(Interface::read(field)?),
+            Tag::File => drop(OwnFile::read(field)?),
             _ => return None,
         }
         Some(())
+    }
+
+    /// All of it, for what reads its own fields.
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
     }
 
     /// The mounts, in order.
@@ -144,6 +152,8 @@ fn texts(fields: Fields<'_>, tag: Tag) -> impl Iterator<Item = &CStr> + use<'_> 
 /// What `Renew` says, read in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Renew<'a> {
+    /// All of it, for what reads its own fields.
+    pub payload: &'a [u8],
     /// Random bytes.
     pub seed: Option<&'a [u8]>,
     /// Host name.
@@ -158,7 +168,7 @@ impl<'a> Renew<'a> {
     /// # Errors
     /// A field is malformed, or of another message.
     pub fn read(payload: &'a [u8]) -> Result<Self, Failure<'static>> {
-        let mut renew = Self::default();
+        let mut renew = Self { payload, ..Self::default() };
         let mut rest = Fields::new(payload);
         for field in rest.by_ref() {
             match field.tag {
@@ -168,6 +178,8 @@ impl<'a> Renew<'a> {
                     renew.time = field.u64_at(0).zip(field.u64_at(8));
                     renew.time.ok_or(BAD_RENEW)?;
                 }
+                Tag::Interface => drop(Interface::read(field).ok_or(BAD_RENEW)?),
+                Tag::File => drop(OwnFile::read(field).ok_or(BAD_RENEW)?),
                 _ => return Err(BAD_RENEW),
             }
         }

@@ -10,6 +10,7 @@ use freestanding::sys::{file, machine, process, time};
 use freestanding::{Errno, Fd, Text};
 
 use crate::failure::{During, Failure};
+use crate::network;
 use crate::path;
 use crate::spec::{Mount, Renew, Setup};
 
@@ -22,7 +23,7 @@ const ROOT: &CStr = c"/sandbox";
 /// Where the three meet: kernel documentation, filesystems/overlayfs.
 const OVERLAY: &CStr = c"lowerdir=/image,upperdir=/scratch/upper,workdir=/scratch/work";
 
-/// Mounts the root file system; sets names and clock. In PID 1.
+/// Mounts the root file system; sets names, clock and network. In PID 1.
 ///
 /// # Errors
 /// The step that failed.
@@ -44,7 +45,8 @@ pub fn prepare<'a>(setup: &Setup<'a>) -> Result<(), Failure<'a>> {
         folder(c"/scratch/work")?;
         mount::mount(c"overlay", ROOT, c"overlay", 0, OVERLAY).during("mount overlay on", ROOT.to_bytes())?;
     }
-    names_and_clock(setup.host_name, setup.domain_name, setup.time)
+    names_and_clock(setup.host_name, setup.domain_name, setup.time)?;
+    network::prepare(setup.payload())
 }
 
 /// Makes this machine different from all others of its snapshot. In PID 1, before anything else goes on.
@@ -58,7 +60,8 @@ pub fn renew<'a>(renew: &Renew<'a>, has_machine: bool) -> Result<(), Failure<'a>
             .and_then(|random| machine::reseed(*random, seed))
             .during("reseed", b"/dev/urandom")?;
     }
-    names_and_clock(renew.host_name, None, renew.time)
+    names_and_clock(renew.host_name, None, renew.time)?;
+    network::prepare(renew.payload)
 }
 
 fn names_and_clock<'a>(
@@ -97,6 +100,7 @@ pub fn enter<'a>(setup: &Setup<'a>, has_machine: bool) -> Result<(), Failure<'a>
     } else {
         Some(file::open(c"/dev", file::flags::READ | file::flags::DIRECTORY, 0).during("open", b"/dev")?)
     };
+    let own_files = network::open_files(setup.payload())?;
     // Not pivot_root(2): it refuses an initramfs as the old root. The old root stays below, out of reach of any path.
     process::chdir(ROOT).during("chdir", ROOT.to_bytes())?;
     mount::mount(c".", c"/", c"", flags::MOVE, c"").during("mount (move) on", b"/")?;
@@ -107,6 +111,9 @@ pub fn enter<'a>(setup: &Setup<'a>, has_machine: bool) -> Result<(), Failure<'a>
         mount_one(&mount)?;
     }
     standard_devices(devices.as_ref().map(|fd| **fd))?;
+    if let Some(folder) = own_files {
+        network::show_files(*folder, setup.payload())?;
+    }
     for (name, value) in setup.sysctls() {
         sysctl(name, value)?;
     }

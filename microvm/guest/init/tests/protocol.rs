@@ -466,3 +466,40 @@ fn a_start_or_a_renewal_that_makes_no_sense_is_told() {
     assert_eq!((header.kind, header.process), (Kind::Failed, Header::SANDBOX));
     assert_eq!(failure(&payload), (Errno::PROTO.0, "read Renew".into()));
 }
+
+#[test]
+fn a_sandbox_has_a_loopback_and_files_of_its_own() {
+    let Some(mut guest) = Guest::boot() else { return };
+    guest.setup(|writer| {
+        writer.field(Tag::File, &[b"/etc/hosts\0", b"10.213.0.2\tweb\n"]);
+        writer.field(Tag::File, &[b"/etc/resolv.conf\0", b"nameserver 10.213.0.1\n"]);
+    });
+    let outcome =
+        guest.run(0, &["cat", "/etc/hosts", "/etc/resolv.conf", "/proc/net/route", "/proc/net/if_inet6"]);
+    assert!(outcome.stdout.starts_with("10.213.0.2\tweb\nnameserver 10.213.0.1\n"), "{outcome:?}");
+}
+
+#[test]
+fn a_card_that_is_not_there_is_told() {
+    let Some(mut guest) = Guest::boot() else { return };
+    guest.setup(|writer| {
+        writer.field(Tag::Interface, &[&[2, 0, 0, 0, 0, 7, 10, 213, 0, 2, 24, 10, 213, 0, 1]]);
+    });
+    let (header, payload) = guest.frame();
+    assert_eq!((header.kind, header.process), (Kind::Failed, Header::SANDBOX));
+    assert_eq!(failure(&payload), (Errno::NODEV.0, "find network card eth".into()));
+}
+
+#[test]
+fn the_files_of_a_renewed_guest_are_others_while_its_process_waits() {
+    let Some(mut guest) = Guest::boot() else { return };
+    guest.setup(|writer| writer.field(Tag::File, &[b"/etc/hosts\0old and longer"]));
+    guest.exec(0, &["cat", "/etc/hosts"], |_| ());
+    guest.send(Kind::Await, 0, &[]);
+    assert_eq!(guest.frame().0.kind, Kind::Prepared);
+    let mut writer = Writer::new(Vec::new());
+    writer.field(Tag::File, &[b"/etc/hosts\0new"]);
+    guest.send(Kind::Renew, Header::SANDBOX, &writer.finish());
+    guest.send(Kind::Start, 0, &[]);
+    assert_eq!(guest.outcome(0).stdout, "new");
+}

@@ -30,6 +30,11 @@ numbered! {
         Time = 10,
         /// Renew: random bytes for the kernel's generator.
         Seed = 11,
+        /// Setup, Renew: a network card: its hardware address (6 bytes), IPv4 address (4), how many of its bits name the
+        /// network (1), and the gateway (4; 0.0.0.0 for none). The first is eth0.
+        Interface = 16,
+        /// Setup, Renew: a file of the sandbox's own, over the image's: its path (text), then what it holds.
+        File = 17,
 
         /// Exec, Start: one argument (text). In order; at least one.
         Arg = 32,

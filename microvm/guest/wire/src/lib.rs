@@ -49,7 +49,7 @@ pub use frame::{Header, HeaderError, Kind, Stream};
 pub const PORT_NAME: &str = "lab.agent";
 
 /// The version of this protocol, sent in `Ready`. The host refuses any other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bytes that may be under way in each direction of a stream before the receiver gives credit.
 pub const WINDOW: u32 = 64 * 1024;

@@ -16,7 +16,7 @@
 //!
 //! Read in this order: this trait; [`Virtqueue`] and [`Chain`], what a hostile guest can put into a ring and why
 //! it does not matter; [`mmio`], the registers and the life of a device; then the devices: [`rng`] is the
-//! smallest, then [`balloon`], [`blk`] and [`console`].
+//! smallest, then [`balloon`], [`blk`], [`console`] and [`net`].
 
 mod back_end;
 pub mod balloon;
@@ -26,6 +26,7 @@ pub mod console;
 #[cfg(test)]
 mod hostile;
 pub mod mmio;
+pub mod net;
 pub mod queue;
 pub mod rng;
 pub(crate) mod state;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{Chain, Fault};
@@ -85,6 +85,7 @@ pub struct Virtqueue {
     memory: Arc<GuestMemoryMmap>,
     interrupt: Arc<Interrupt>,
     kick: Arc<EventFd>,
+    must_notify: bool,
 }
 
 impl Virtqueue {
@@ -95,7 +96,7 @@ impl Virtqueue {
         interrupt: Arc<Interrupt>,
         kick: Arc<EventFd>,
     ) -> Self {
-        Self { queue, memory, interrupt, kick }
+        Self { queue, memory, interrupt, kick, must_notify: false }
     }
 
     /// Where it is, for a snapshot.
@@ -163,12 +164,33 @@ impl Virtqueue {
         Ok(self.queue.add_used(&*self.memory, chain.head(), written)?)
     }
 
+    /// Gives several chains back as one: the driver sees none of them before all are there.
+    ///
+    /// # Errors
+    /// A broken ring.
+    pub fn used_together(&mut self, chains: &[(Chain, u32)]) -> Result<(), Fault> {
+        let Some(((last, written), others)) = chains.split_last() else { return Ok(()) };
+        // `add_used` publishes what it adds at once. So the others are written behind the published index by hand
+        // (struct virtq_used_elem: two words; virtio 1.2, section 2.7.8), and the last one publishes all.
+        let first = self.queue.next_used();
+        for (place, (chain, written)) in (0..).zip(others) {
+            let slot = u64::from(first.wrapping_add(place) % self.queue.size());
+            let at = GuestAddress(self.queue.used_ring().saturating_add(4 + 8 * slot));
+            self.memory.write_obj([u32::from(chain.head()), *written].map(u32::to_le), at)?;
+        }
+        self.queue.set_next_used(first.wrapping_add(others.len() as u16));
+        // The crate counts one chain only; the index that the driver waits for may lie among the others.
+        self.must_notify |= !others.is_empty();
+        self.used(last, *written)
+    }
+
     /// Interrupts the driver if chains were given back and it wants to know (EVENT_IDX).
     ///
     /// # Errors
     /// A broken ring.
     pub fn notify(&mut self) -> Result<(), Fault> {
-        if self.queue.ready() && self.queue.needs_notification(&*self.memory)? {
+        if self.queue.ready() && (self.queue.needs_notification(&*self.memory)? | self.must_notify) {
+            self.must_notify = false;
             self.interrupt.used_buffers()?;
         }
         Ok(())

@@ -51,6 +51,63 @@ pub(super) fn send(socket: &UnixStream, slices: &[VolatileSlice<'_>]) -> io::Res
     })
 }
 
+/// Writes guest memory as one message: all of it, or none (writev(2)). What is behind the descriptor takes frames.
+pub(super) fn write_once(file: &File, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    let iovecs = iovecs(slices);
+    // SAFETY: as in `transfer`; the kernel reads the buffers.
+    let written = unsafe { libc::writev(file.as_raw_fd(), iovecs.as_ptr(), iovecs.len() as _) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
+}
+
+/// Makes an open /dev/net/tun a TAP device of this name, whose frames have virtio's header and nothing else before them
+/// (TUNSETIFF; Linux' networking/tuntap.rst and include/uapi/linux/if_tun.h).
+pub(super) fn make_tap(file: &File, name: &str) -> io::Result<()> {
+    let mut request = interface_request(name)?;
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: the kernel reads the structure, and writes the name into it (netdevice(7)).
+    done(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
+}
+
+/// So many bytes are the header of each frame (TUNSETVNETHDRSZ).
+pub(super) fn set_tap_header(file: &File, bytes: libc::c_int) -> io::Result<()> {
+    // SAFETY: the kernel reads an int.
+    done(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const bytes) })
+}
+
+/// What the reader of frames can finish itself (TUNSETOFFLOAD).
+pub(super) fn set_tap_offloads(file: &File, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the argument is a number.
+    done(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) })
+}
+
+/// A request about an interface (netdevice(7)).
+fn interface_request(name: &str) -> io::Result<libc::ifreq> {
+    // SAFETY: ifreq is a plain C structure, for which all zeroes are a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    // The name ends in NUL.
+    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains('\0') {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    Ok(request)
+}
+
+fn done(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Switches an interface on (netdevice(7), SIOCSIFFLAGS).
+#[cfg(test)]
+pub(super) fn test_interface_up(name: &str) {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let mut request = interface_request(name).unwrap();
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel reads the structure.
+    done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) }).unwrap();
+}
+
 /// Fills the slices with zeroes from a byte on.
 pub(super) fn zero_from(slices: &[VolatileSlice<'_>], done: u64) {
     const ZEROES: [u8; 4096] = [0; 4096];

@@ -1,9 +1,10 @@
-//! TCP over IPv4, as much as a server needs.
+//! TCP over IPv4, as much as a server needs; and what sets a network card up.
 
 use linux_raw_sys::general as c;
+use linux_raw_sys::ioctl as i;
 use linux_raw_sys::net as n;
 
-use super::{OwnedFd, Result, call, int, plain};
+use super::{Errno, Fd, OwnedFd, Result, call, int, plain};
 
 /// A socket that listens on a port of every address: socket(2), bind(2), listen(2).
 pub fn listen(port: u16, backlog: u32) -> Result<OwnedFd> {
@@ -36,4 +37,90 @@ pub fn local_port(socket: &OwnedFd) -> Result<u16> {
 /// accept4(2): the next connection.
 pub fn accept(socket: &OwnedFd) -> Result<OwnedFd> {
     plain(c::__NR_accept4, [int(socket.0), 0, 0, c::O_CLOEXEC as usize]).map(OwnedFd::from_result)
+}
+
+/// A socket for requests about network cards, which any will do for (netdevice(7)).
+pub fn requests() -> Result<OwnedFd> {
+    let kind = (n::SOCK_DGRAM | c::O_CLOEXEC) as usize;
+    plain(c::__NR_socket, [n::AF_INET as usize, kind, 0]).map(OwnedFd::from_result)
+}
+
+/// `struct ifreq`: a card's name, and what the request is about.
+#[repr(C)]
+struct Request {
+    name: [u8; 16],
+    value: [u8; 24],
+}
+
+fn request(socket: Fd, number: u32, name: &[u8], value: &[u8]) -> Result<()> {
+    let mut request = Request { name: [0; 16], value: [0; 24] };
+    // The name ends in NUL.
+    request
+        .name
+        .get_mut(..name.len())
+        .filter(|room| room.len() < 16)
+        .ok_or(Errno::NODEV)?
+        .copy_from_slice(name);
+    request.value.get_mut(..value.len()).ok_or(Errno::INVAL)?.copy_from_slice(value);
+    let pointer = (&raw mut request).expose_provenance();
+    // SAFETY: the kernel reads the structure, and may write to it; it is as long as netdevice(7) says.
+    unsafe { call(c::__NR_ioctl, [int(socket.0), number as usize, pointer]) }.map(drop)
+}
+
+/// `struct sockaddr_in` of an address, without a port (ip(7)).
+fn address_bytes(address: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address;
+    let [f0, f1] = (n::AF_INET as u16).to_ne_bytes();
+    [f0, f1, 0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// Switches a card on or off: `SIOCSIFFLAGS`.
+pub fn switch(socket: Fd, name: &[u8], on: bool) -> Result<()> {
+    let flags = if on { n::net_device_flags::IFF_UP as u16 } else { 0 };
+    request(socket, i::SIOCSIFFLAGS, name, &flags.to_ne_bytes())
+}
+
+/// Gives a card another hardware address: `SIOCSIFHWADDR`.
+pub fn set_hardware_address(socket: Fd, name: &[u8], address: [u8; 6]) -> Result<()> {
+    /// ARPHRD_ETHER (linux/if_arp.h).
+    const ETHERNET: u16 = 1;
+    let [f0, f1] = ETHERNET.to_ne_bytes();
+    let [a0, a1, a2, a3, a4, a5] = address;
+    request(socket, i::SIOCSIFHWADDR, name, &[f0, f1, a0, a1, a2, a3, a4, a5])
+}
+
+/// Gives a card an IPv4 address, of which so many bits name the network: `SIOCSIFADDR`, `SIOCSIFNETMASK`.
+pub fn set_address(socket: Fd, name: &[u8], address: [u8; 4], prefix: u8) -> Result<()> {
+    request(socket, i::SIOCSIFADDR, name, &address_bytes(address))?;
+    let mask = u32::MAX.checked_shl(32u32.saturating_sub(prefix.into())).unwrap_or(0);
+    request(socket, i::SIOCSIFNETMASK, name, &address_bytes(mask.to_be_bytes()))
+}
+
+/// Sends what is for elsewhere to a neighbour: `SIOCADDRT` (route(8)).
+pub fn add_gateway(socket: Fd, gateway: [u8; 4]) -> Result<()> {
+    /// RTF_UP and RTF_GATEWAY (linux/route.h).
+    const FLAGS: u16 = 1 | 2;
+    /// `struct rtentry` on machines of 64 bits.
+    #[repr(C)]
+    struct Route {
+        pad: u64,
+        to: [u8; 16],
+        gateway: [u8; 16],
+        mask: [u8; 16],
+        flags: u16,
+        rest: [u64; 7],
+    }
+    const _: () = assert!(size_of::<Route>() == 120 && size_of::<usize>() == 8);
+    let everywhere = address_bytes([0; 4]);
+    let route = Route {
+        pad: 0,
+        to: everywhere,
+        gateway: address_bytes(gateway),
+        mask: everywhere,
+        flags: FLAGS,
+        rest: [0; 7],
+    };
+    let pointer = (&raw const route).expose_provenance();
+    // SAFETY: the kernel reads the structure, whose last parts, a device's name among them, are null.
+    unsafe { call(c::__NR_ioctl, [int(socket.0), i::SIOCADDRT as usize, pointer]) }.map(drop)
 }

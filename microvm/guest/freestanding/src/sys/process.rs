@@ -24,6 +24,8 @@ pub mod namespaces {
     pub const USER: u32 = c::CLONE_NEWUSER;
     /// Host and domain name.
     pub const NAMES: u32 = c::CLONE_NEWUTS;
+    /// Network devices and what belongs to them.
+    pub const NETWORK: u32 = c::CLONE_NEWNET;
 }
 
 /// Which side of a fork this is.

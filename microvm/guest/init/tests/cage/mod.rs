@@ -1,4 +1,4 @@
-//! A guest without a machine: the real PID 1 in pid, mount and UTS namespaces of this kernel (and a user namespace, where the
+//! A guest without a machine: the real PID 1 in pid, mount, network and UTS namespaces of this kernel (and a user namespace, where the
 //! test is not root), with one end of a socket pair as its channel.
 
 use std::ffi::CString;
@@ -314,7 +314,7 @@ impl Cage {
                 file::open(path, file::flags::WRITE, 0)?.write_all(text.as_bytes())?;
             }
         }
-        process::unshare(namespaces::PID | namespaces::MOUNT | namespaces::NAMES)?;
+        process::unshare(namespaces::PID | namespaces::MOUNT | namespaces::NAMES | namespaces::NETWORK)?;
         if let Fork::Parent(child) = process::fork(0)? {
             // Nothing of the test's may stay open here: std waits for its own pipe to be closed by exec.
             let _ = process::close_range(3, i32::MAX);
