@@ -13,21 +13,6 @@ use std::time::{Duration, Instant};
 
 use common::{Bundle, traces};
 
-/// Leaves the test, loudly, where a program is not installed.
-macro_rules! needs_program {
-    ($program:literal, $package:literal) => {
-        needs_root!();
-        if !["/usr/bin/", "/usr/sbin/", "/usr/local/bin/"]
-            .iter()
-            .any(|place| Path::new(&format!("{place}{}", $program)).exists())
-        {
-            eprintln!("SKIPPED (needs {}; install the package {})", $program, $package);
-            assert!(std::env::var_os("CI").is_none(), "SKIPPED in CI (needs {})", $program);
-            return;
-        }
-    };
-}
-
 const LAB: &str = env!("CARGO_BIN_EXE_lab-container");
 
 /// A command in namespaces of its own.

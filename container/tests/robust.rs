@@ -4,7 +4,6 @@ mod common;
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,12 +28,7 @@ fn traced(bundle: &Bundle, options: &[&str]) -> Command {
 
 #[test]
 fn killed_at_any_system_call_the_runtime_leaves_nothing_that_delete_does_not_find() {
-    needs_root!();
-    if !Path::new("/usr/bin/strace").exists() {
-        eprintln!("SKIPPED (needs strace; install the package strace)");
-        assert!(std::env::var_os("CI").is_none(), "SKIPPED in CI (needs strace)");
-        return;
-    }
+    needs_program!("strace", "strace");
     // The calls of the runtime itself from its first change of the machine on: each is a place to die at.
     let bundle = Bundle::new(&["sleep", "1000"]);
     bundle.write();

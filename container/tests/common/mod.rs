@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,16 +22,40 @@ pub fn obstacle() -> Option<String> {
     None
 }
 
-/// Leaves the test, loudly, where it cannot run; in CI that is a failure.
+/// Says loudly that a test cannot run here, which is a failure in CI: nothing passes by not running.
+pub fn skip(reason: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // Not by a macro: the test harness would keep its output to itself.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test} ({reason})");
+    assert!(std::env::var_os("CI").is_none(), "SKIPPED in CI ({reason})");
+}
+
+/// Leaves the test, loudly, where it is not root's.
 #[macro_export]
 macro_rules! needs_root {
     () => {
         if let Some(reason) = common::obstacle() {
-            eprintln!("SKIPPED ({reason})");
-            assert!(std::env::var_os("CI").is_none(), "SKIPPED in CI ({reason})");
-            return;
+            return common::skip(&reason);
         }
     };
+}
+
+/// Leaves the test, loudly, where a program is not installed.
+#[macro_export]
+macro_rules! needs_program {
+    ($program:literal, $package:literal) => {
+        needs_root!();
+        if !common::installed($program) {
+            return common::skip(concat!("needs ", $program, "; install the package ", $package));
+        }
+    };
+}
+
+/// Whether a program is in one of the usual directories.
+pub fn installed(program: &str) -> bool {
+    ["/bin", "/usr/bin", "/usr/sbin", "/usr/local/bin"]
+        .iter()
+        .any(|place| Path::new(place).join(program).exists())
 }
 
 /// A bundle in a directory of its own, which goes when it is dropped.
