@@ -35,6 +35,10 @@ fn main() {
     // Relative relocations as a bitmap, a twentieth of the size (DT_RELR; a linker that does not know it warns only).
     println!("cargo:rustc-link-arg-bin=lab-container=-Wl,-z,pack-relative-relocs");
     println!("cargo:rustc-link-arg-bin=lab-container=-L{}", scripts.display());
+    // Cargo forgets the profile's `strip` for a package that has an `opt-level` of its own there.
+    if variable("PROFILE") == "release" && variable("DEBUG") == "false" {
+        println!("cargo:rustc-link-arg-bin=lab-container=-Wl,--strip-all");
+    }
 }
 
 /// Whether the C compiler finds a file of the C library's: then it answers with a path.

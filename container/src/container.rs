@@ -18,6 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::hooks;
 use crate::init::{self, Message};
 use crate::process::{self, Exit};
+use crate::spec::{self, Spec};
 use crate::state::{State, StateDir, Status};
 use crate::sys;
 
@@ -79,6 +80,14 @@ impl Container {
     /// The bundle's directory.
     pub fn bundle(&self) -> &Path {
         &self.state.bundle
+    }
+
+    /// The configuration that it was created from, whatever the bundle holds by now.
+    ///
+    /// # Errors
+    /// As [`spec::load`].
+    pub fn config(&self) -> Result<Spec> {
+        spec::load(self.dir.path())
     }
 
     /// When it was created, in seconds since 1970.

@@ -27,9 +27,8 @@ use crate::{exec, hooks, process, spec};
 pub fn create(options: CreateOptions) -> Result<Container> {
     // The bundle: what to run, in what surroundings.
     let bundle = std::path::absolute(&options.bundle).context("make absolute", options.bundle.display())?;
-    let spec = spec::load(&bundle)?;
-    let terminal = spec.process.as_ref().and_then(|process| process.terminal).unwrap_or(false);
-    let (streams, console) = stdio(options.stdio, terminal)?;
+    let mut spec = options.config.map_or_else(|| spec::load(&bundle), Ok)?;
+    let (streams, console) = stdio(options.stdio, spec.wants_terminal())?;
 
     // The state directory: the name is taken now, and whatever happens, `delete` knows what to remove.
     let dir = StateDir::claim(&options.root, &options.id)?;
@@ -37,6 +36,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     let mut cgroup = Membership::plan(&spec, &options.id)?;
     let mut state = State::new(&spec, &options.id, &bundle, cgroup.clone());
     dir.write(&state)?;
+    dir.keep_config(std::mem::take(&mut spec.text))?;
 
     // The cgroup, with its limits: made before the process, so that it is never without them.
     made.cgroup = Some(cgroup.clone());

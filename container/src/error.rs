@@ -83,7 +83,7 @@ pub enum Error {
     },
     /// The container's first process ended before the workload could begin, without a word (for example killed).
     #[error(
-        "container {id}: its first process died during {during}; a memory limit below about 0.4 MiB kills it too"
+        "container {id}: its first process died during {during}; a memory limit below about 256 kB kills it too"
     )]
     Died {
         /// The container.

@@ -19,7 +19,7 @@ use crate::init::{self, Link, Message, Newcomer};
 use crate::options::Stdio;
 use crate::plan::ProcessPlan;
 use crate::process::{self, Exit};
-use crate::spec::{self, Process};
+use crate::spec::{Process, Spec};
 use crate::state::Status;
 use crate::sys;
 
@@ -28,6 +28,8 @@ use crate::sys;
 pub struct ExecOptions {
     /// What to run, and as whom.
     pub process: Process,
+    /// What [`Container::config`] read, if it did.
+    pub config: Option<Spec>,
     /// Its standard streams.
     pub stdio: Stdio,
     /// A file to write its id to, as this process sees it.
@@ -39,7 +41,8 @@ pub struct ExecOptions {
 impl ExecOptions {
     /// The usual: streams of the caller.
     pub fn new(process: impl Into<Process>) -> Self {
-        Self { process: process.into(), stdio: Stdio::Inherit, pid_file: None, preserve_fds: 0 }
+        let process = process.into();
+        Self { process, config: None, stdio: Stdio::Inherit, pid_file: None, preserve_fds: 0 }
     }
 }
 
@@ -95,7 +98,7 @@ impl Container {
             Status::Running | Status::Created => {}
             status => return Err(self.wrong("exec in", status)),
         }
-        let spec = spec::load(&self.state().bundle)?;
+        let spec = options.config.map_or_else(|| self.config(), Ok)?;
         let linux = spec.linux.unwrap_or_default();
         let (streams, console) = stdio(options.stdio, options.process.terminal.unwrap_or(false))?;
         let plan = ProcessPlan::new(&options.process, &linux, &spec.annotations, options.preserve_fds)?;

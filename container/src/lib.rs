@@ -68,4 +68,4 @@ pub use options::{CreateOptions, RootFs, Stdio};
 pub use process::Exit;
 pub use security::seccomp::profile::default_seccomp;
 pub use state::Status;
-pub use sys::SignalFd;
+pub use sys::{SignalFd, begin_program};

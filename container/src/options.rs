@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use lab_clock::Timeline;
 
+use crate::spec::Spec;
+
 /// Where the workload's standard streams go.
 #[derive(Debug, Default)]
 pub enum Stdio {
@@ -53,6 +55,8 @@ pub struct CreateOptions {
     pub id: String,
     /// The directory that holds `config.json`.
     pub bundle: PathBuf,
+    /// What [`spec::load`](crate::spec::load) read there, if it did.
+    pub config: Option<Spec>,
     /// The workload's standard streams.
     pub stdio: Stdio,
     /// The root file system.
@@ -74,6 +78,7 @@ impl CreateOptions {
             root: root.into(),
             id: id.into(),
             bundle: bundle.into(),
+            config: None,
             stdio: Stdio::Inherit,
             rootfs: RootFs::Bundle,
             timeline: None,

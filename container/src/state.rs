@@ -1,5 +1,6 @@
-//! What is known of a container between two commands: a directory with one small JSON file, and, until it is started,
-//! the socket that its first process waits at (the *door*).
+//! What is known of a container between two commands: a directory with one small JSON file, the bundle's configuration as
+//! it was (changes to it after `create` must not matter, runtime.md, "Lifecycle"), and, until it is started, the socket
+//! that its first process waits at (the *door*).
 //!
 //! The file is written before the first side effect and again when the process exists, each time whole and by rename:
 //! so whatever kills the runtime, `delete --force` finds all there is to clean up. The status is not in the file; it
@@ -21,6 +22,7 @@ use crate::process;
 use crate::spec::Spec;
 
 const FILE: &str = "state.json";
+const CONFIG: &str = "config.json";
 const DOOR: &str = "door";
 
 /// The status of a container, as the specification names it (runtime.md, "State").
@@ -138,6 +140,12 @@ impl StateDir {
         fs::rename(&new, &path).context("write", path.display())
     }
 
+    /// Keeps the configuration for those who add a process later.
+    pub(crate) fn keep_config(&self, text: Vec<u8>) -> Result<()> {
+        let path = self.0.join(CONFIG);
+        fs::write(&path, text).context("write", path.display())
+    }
+
     pub(crate) fn read(&self) -> Result<State> {
         let path = self.0.join(FILE);
         let text = fs::read(&path).context("read", path.display())?;
@@ -148,7 +156,7 @@ impl StateDir {
     /// Removes the directory. Repeatable.
     pub(crate) fn remove(&self) -> Result<()> {
         // The files are known: no need to list them. What else there is (a killed runtime's) the slow way finds.
-        for file in [FILE, DOOR] {
+        for file in [FILE, CONFIG, DOOR] {
             let _ = fs::remove_file(self.0.join(file));
         }
         match fs::remove_dir(&self.0).or_else(|_| fs::remove_dir_all(&self.0)) {

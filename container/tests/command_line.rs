@@ -27,6 +27,12 @@ fn ok(bundle: &Bundle, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// A call whose container outlives it: with streams that it may keep.
+fn quietly(bundle: &Bundle, arguments: &[&str]) {
+    let status = lab(bundle, arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    assert!(status.unwrap().success(), "{arguments:?}");
+}
+
 fn state(bundle: &Bundle) -> Value {
     serde_json::from_str(&ok(bundle, &["state", &bundle.id])).unwrap()
 }
@@ -87,14 +93,7 @@ fn exec_joins_the_container_and_gives_its_exit_code() {
         let id = bundle.id.clone();
         let script =
             "hostname; echo $X; readlink /proc/1/ns/pid; cat /proc/self/cgroup | grep -c ':/$'; exit 5";
-        assert!(
-            lab(&bundle, &["run", "-d", &id])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .unwrap()
-                .success()
-        );
+        quietly(&bundle, &["run", "-d", &id]);
         let result = output(&bundle, &["exec", "-e", "X=y", &id, "sh", "-c", script]);
         assert_eq!(result.status.code(), Some(5), "{}", String::from_utf8_lossy(&result.stderr));
         let text = String::from_utf8(result.stdout).unwrap();
@@ -107,6 +106,33 @@ fn exec_joins_the_container_and_gives_its_exit_code() {
         ok(&bundle, &["delete", "--force", &id]);
         assert_eq!(traces(&bundle), [].into());
     }
+}
+
+#[test]
+fn standard_streams_that_are_closed_become_the_null_device() {
+    needs_root!();
+    let bundle = Bundle::new(&["sh", "-c", "for n in 0 1 2; do readlink /proc/self/fd/$n; done > /tmp/out"]);
+    bundle.write();
+    let mut command = Command::new("sh");
+    let script = "exec \"$0\" --root state run \"$1\" <&- >&- 2>&-";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_lab-container"), &bundle.id]);
+    assert!(command.current_dir(&bundle.directory).status().unwrap().success());
+    let inside = fs::read_to_string(bundle.rootfs().join("tmp/out")).unwrap();
+    assert_eq!(inside, "/dev/null\n/tmp/out\n/dev/null\n");
+}
+
+#[test]
+fn a_configuration_that_changes_after_create_changes_nothing() {
+    needs_root!();
+    let mut bundle = Bundle::new(&["sleep", "100"]);
+    bundle.config["process"]["env"] = json!(["PATH=/bin", "X=first"]);
+    let id = bundle.id.clone();
+    quietly(&bundle, &["create", &id]);
+    bundle.config = json!({"ociVersion": "9.0.0"});
+    ok(&bundle, &["start", &id]);
+    assert_eq!(ok(&bundle, &["exec", &id, "sh", "-c", "echo $X"]), "first\n");
+    ok(&bundle, &["delete", "--force", &id]);
+    assert_eq!(traces(&bundle), [].into());
 }
 
 #[test]

@@ -161,6 +161,16 @@ fn limits_are_in_force() {
 }
 
 #[test]
+fn a_container_starts_in_a_quarter_of_a_megabyte() {
+    needs_root!();
+    // Version 2 counts the kernel's own memory for it too: page tables, mounts, namespaces (cgroup-v2.rst, "Memory").
+    let v1 = std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists();
+    let mut bundle = Bundle::new(&["true"]);
+    bundle.config["linux"]["resources"] = json!({"memory": {"limit": if v1 { 256 << 10 } else { 1 << 20 }}});
+    assert_eq!(bundle.run().0, Exit::Code(0));
+}
+
+#[test]
 fn too_much_memory_kills_and_too_many_processes_are_refused() {
     needs_root!();
     let mut hungry = script("dd if=/dev/zero of=/dev/null bs=64M count=1");

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use container::ExecOptions;
 use container::spec::{self, Process};
-use container::{Container, ExecOptions};
 use oci_spec::runtime::Capability;
 
 use super::arguments::{self, Arguments, Word, needed};
@@ -56,7 +56,9 @@ struct Exec {
 pub(super) fn exec(arguments: Arguments, global: &Global) -> Outcome {
     let mut exec = Exec::read(arguments.for_command(HELP))?;
     let container = global.load(&needed(exec.id.take())?)?;
-    let mut options = ExecOptions::new(exec.process(&container)?);
+    let mut config = container.config()?;
+    let mut options = ExecOptions::new(exec.process(config.process.take())?);
+    options.config = Some(config);
     options.preserve_fds = exec.ends.preserve_fds();
     options.stdio = exec.ends.stdio()?;
     options.pid_file = exec.ends.pid_file.take();
@@ -116,14 +118,14 @@ impl Exec {
     }
 
     /// The process: from the file, or the container's own with what the options change.
-    fn process(&self, container: &Container) -> Result<Process, Failure> {
+    fn process(&self, own: Option<Process>) -> Result<Process, Failure> {
         if let Some(path) = &self.process {
             return Ok(spec::load_process(path)?);
         }
         if self.command.is_empty() {
             return Err(Failure::new("exec needs a command after the id, or --process FILE"));
         }
-        let mut process = spec::load(container.bundle())?.process.unwrap_or_default();
+        let mut process = own.unwrap_or_default();
         process.args.clone_from(&self.command);
         process.terminal = Some(self.tty);
         process.env.extend(self.env.iter().cloned());

@@ -54,7 +54,10 @@ impl Relay {
 
     /// A relay, if the bundle wants a terminal.
     pub(super) fn for_bundle(options: &mut CreateOptions) -> Result<Option<Self>, Failure> {
-        if !spec::wants_terminal(&options.bundle)? {
+        let config = spec::load(&options.bundle)?;
+        let wanted = config.wants_terminal();
+        options.config = Some(config);
+        if !wanted {
             return Ok(None);
         }
         let (relay, stdio) = Self::new()?;

@@ -15,7 +15,6 @@ mod time;
 mod update;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use arguments::{Arguments, Word};
 use container::{Container, Error};
@@ -85,13 +84,14 @@ impl Failure {
 /// The exit code of a command, or why it failed.
 type Outcome = Result<u8, Failure>;
 
-pub(crate) fn main() -> ExitCode {
+/// The program, from its arguments to its exit code.
+pub(crate) fn main() -> u8 {
     let mut global = Global::default();
     match command(&mut global) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(failure) => {
             log::error(&global, &failure.message);
-            ExitCode::from(failure.code)
+            failure.code
         }
     }
 }

@@ -42,6 +42,16 @@ pub struct Spec {
     pub annotations: HashMap<String, String>,
     /// Namespaces, limits and all else that only Linux has.
     pub linux: Option<Linux>,
+    /// The file as it was read.
+    #[serde(skip)]
+    pub(crate) text: Vec<u8>,
+}
+
+impl Spec {
+    /// Whether the process gets a terminal.
+    pub fn wants_terminal(&self) -> bool {
+        self.process.as_ref().and_then(|process| process.terminal).unwrap_or(false)
+    }
 }
 
 /// Engines written in Go say `null` for an empty list.
@@ -54,7 +64,9 @@ fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(from: D)
 /// # Errors
 /// [`Error::Bundle`] without a readable file, [`Error::Config`] naming the field that is wrong.
 pub fn load(bundle: &Path) -> Result<Spec> {
-    parse_spec(&read(&bundle.join("config.json"))?, bundle)
+    let text = read(&bundle.join("config.json"))?;
+    let spec = parse_spec(&text, bundle)?;
+    Ok(Spec { text, ..spec })
 }
 
 /// Parses a configuration, as [`load`] does.
@@ -69,24 +81,6 @@ pub fn parse_spec(text: &[u8], bundle: &Path) -> Result<Spec> {
         return Err(Error::config("ociVersion", reason));
     }
     Ok(spec)
-}
-
-/// Whether a bundle's process gets a terminal, without reading the rest.
-///
-/// # Errors
-/// As [`load`].
-pub fn wants_terminal(bundle: &Path) -> Result<bool> {
-    #[derive(Deserialize)]
-    struct Part {
-        process: Option<Terminal>,
-    }
-    #[derive(Deserialize)]
-    struct Terminal {
-        terminal: Option<bool>,
-    }
-    let path = bundle.join("config.json");
-    let part: Part = parse(&read(&path)?, &path)?;
-    Ok(part.process.and_then(|process| process.terminal).unwrap_or(false))
 }
 
 /// Reads a process as `exec --process FILE` takes it.

@@ -4,6 +4,7 @@
 //! That matters here because the container's first process is a raw `clone3(2)` of a possibly multi-threaded
 //! process: until `execve(2)` it may only do what `signal-safety(7)` allows.
 
+mod begin;
 pub(crate) mod bpf;
 mod clone;
 mod exec;
@@ -12,6 +13,7 @@ mod net;
 mod schedule;
 mod signals;
 
+pub use begin::begin_program;
 pub(crate) use clone::{Cloned, clone_child};
 pub(crate) use exec::{CStrings, execute, exit};
 pub(crate) use net::loopback_up;
