@@ -7,10 +7,12 @@
 //! |---|---|---|---|
 //! | data: images by digest, snapshots | `$XDG_DATA_HOME/lab`, `~/.local/share/lab` | `/var/lib/lab` | `LAB_HOME` |
 //! | cache: kernels | `$XDG_CACHE_HOME/lab`, `~/.cache/lab` | the same | `XDG_CACHE_HOME` |
-//! | run: state of sandboxes | `$XDG_RUNTIME_DIR/lab` | the same, else `/run/lab` | `XDG_RUNTIME_DIR` |
+//! | run: state of sandboxes | `$XDG_RUNTIME_DIR/lab`, `/run/user/UID/lab`, `/tmp/lab-UID` | `$XDG_RUNTIME_DIR/lab`, `/run/lab` | `XDG_RUNTIME_DIR` |
 
-use std::env;
+use std::fs::{DirBuilder, Metadata};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
+use std::{env, io};
 
 use thiserror::Error;
 
@@ -24,6 +26,17 @@ pub enum Error {
         what: &'static str,
         /// The variable that would settle it.
         variable: &'static str,
+    },
+    /// The folder in `/tmp` exists, and is not this user's alone.
+    #[error("{} is not a folder of this user's alone, so the state of running sandboxes is not safe there; set XDG_RUNTIME_DIR", .0.display())]
+    NotOurs(PathBuf),
+    /// The folder in `/tmp` cannot be made.
+    #[error("make the folder {}: {source}; set XDG_RUNTIME_DIR", .path.display())]
+    Make {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
     },
 }
 
@@ -46,9 +59,35 @@ pub fn cache() -> Result<PathBuf, Error> {
 /// What ends with the machine's next start: the state of the sandboxes that run now.
 ///
 /// # Errors
-/// Where no variable names a place.
+/// Where no variable names a place and the one in `/tmp` is somebody else's.
 pub fn run() -> Result<PathBuf, Error> {
-    Environment::of_process().run()
+    match Environment::of_process().run() {
+        Some(place) => Ok(place),
+        // No session manager gave this user a folder: after su(1), in cron, in a container.
+        None => of_this_user(&format!("/tmp/lab-{}", rustix::process::geteuid().as_raw())),
+    }
+}
+
+/// A folder in a place where everyone may make one: made with no rights for others, or found to be like that already. Who made
+/// one of this name before us could otherwise look into our sandboxes.
+fn of_this_user(path: &str) -> Result<PathBuf, Error> {
+    let path = PathBuf::from(path);
+    match DirBuilder::new().mode(0o700).create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::Make { path, source: error });
+        }
+        _ => {}
+    }
+    match path.symlink_metadata() {
+        Ok(found) if is_ours(&found) => Ok(path),
+        _ => Err(Error::NotOurs(path)),
+    }
+}
+
+/// Whether it is a folder of this user's that nobody else may enter or change.
+fn is_ours(found: &Metadata) -> bool {
+    let alone = found.mode() & 0o777 == 0o700;
+    found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && alone
 }
 
 /// The part of the process's surroundings that decides; a value of its own so that tests need not change theirs.
@@ -60,6 +99,8 @@ struct Environment {
     data_home: Option<PathBuf>,
     cache_home: Option<PathBuf>,
     runtime_dir: Option<PathBuf>,
+    /// What `XDG_RUNTIME_DIR` would say, had it survived.
+    session: Option<PathBuf>,
 }
 
 impl Environment {
@@ -77,6 +118,8 @@ impl Environment {
             data_home: absolute("XDG_DATA_HOME"),
             cache_home: absolute("XDG_CACHE_HOME"),
             runtime_dir: absolute("XDG_RUNTIME_DIR"),
+            session: Some(format!("/run/user/{}", rustix::process::geteuid().as_raw()).into())
+                .filter(|path: &PathBuf| path.symlink_metadata().is_ok_and(|found| is_ours(&found))),
         }
     }
 
@@ -101,13 +144,11 @@ impl Environment {
         }
     }
 
-    fn run(self) -> Result<PathBuf, Error> {
+    fn run(self) -> Option<PathBuf> {
         match self.runtime_dir {
-            Some(base) => Ok(base.join("lab")),
-            None if self.root => Ok("/run/lab".into()),
-            None => {
-                Err(Error::NoPlace { what: "the state of running sandboxes", variable: "XDG_RUNTIME_DIR" })
-            }
+            Some(base) => Some(base.join("lab")),
+            None if self.root => Some("/run/lab".into()),
+            None => self.session.map(|base| base.join("lab")),
         }
     }
 }
@@ -144,7 +185,21 @@ mod tests {
 
     #[test]
     fn without_any_variable_the_error_names_the_one_to_set() {
-        let error = Environment::default().run().unwrap_err();
-        assert!(error.to_string().ends_with("set XDG_RUNTIME_DIR"), "{error}");
+        let error = Environment::default().data().unwrap_err();
+        assert!(error.to_string().ends_with("set XDG_DATA_HOME"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_in_tmp_is_taken_only_if_it_is_this_user_s_alone() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = |name: &str| tmp.path().join(name).to_str().unwrap().to_owned();
+        assert!(of_this_user(&path("new")).is_ok());
+        assert!(of_this_user(&path("new")).is_ok(), "a second time");
+        std::os::unix::fs::symlink(path("new"), path("link")).unwrap();
+        std::fs::create_dir(path("open")).unwrap();
+        std::fs::set_permissions(path("open"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        for name in ["link", "open"] {
+            assert!(matches!(of_this_user(&path(name)), Err(Error::NotOurs(_))), "{name}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use oci_spec::image::{Config, ImageConfiguration};
 use oci_spec::runtime::{
     BoxBuilder, Capabilities, LinuxBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder,
     LinuxResources, LinuxResourcesBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder,
-    RootBuilder, Spec, SpecBuilder, UserBuilder,
+    RootBuilder, Spec, SpecBuilder,
 };
 
 use super::error::Context as _;
@@ -43,7 +43,7 @@ pub fn specification(
     let hostname = request.hostname.as_deref().unwrap_or_else(|| id::short(sandbox));
     let who =
         request.user.as_deref().or_else(|| config.and_then(|config| config.user().as_deref())).unwrap_or("");
-    let user = accounts.resolve(who)?;
+    let mut user = accounts.resolve(who)?;
     let rootless = host.rootless.is_some();
     let choices = &request.isolation;
     let bounding = isolation::bounding(choices)?;
@@ -68,7 +68,6 @@ pub fn specification(
     if let Some(domain) = choices.domain.as_ref().filter(|domain| !domain.is_empty()) {
         spec = spec.domainname(domain);
     }
-    let mut user = user;
     for group in &choices.groups {
         user.groups.push(accounts.resolve(&format!("0:{group}"))?.gid);
     }
@@ -77,7 +76,7 @@ pub fn specification(
         .root(RootBuilder::default().path("rootfs").readonly(request.read_only).build()?)
         .hostname(hostname)
         .mounts(isolation::mounts(rootless, choices)?)
-        .process(process_of(request, config, &user, hostname, bounding)?)
+        .process(process_of(request, config, &user, rootless, hostname, bounding)?)
         .linux(linux.build()?)
         .build()?)
 }
@@ -86,17 +85,13 @@ fn process_of(
     request: &Request,
     config: Option<&Config>,
     user: &User,
+    rootless: bool,
     hostname: &str,
     bounding: Capabilities,
 ) -> Result<oci_spec::runtime::Process, Error> {
-    // The primary group is one of the list as well: a file that its group may *not* read stays closed also to a program
-    // that drops the primary group (docker's fix of CVE-2022-36109).
-    let others = user.groups.iter().filter(|&&gid| gid != user.gid);
-    let groups: Vec<u32> = std::iter::once(&user.gid).chain(others).copied().collect();
-    let who = UserBuilder::default().uid(user.uid).gid(user.gid).additional_gids(groups).build()?;
     let mut builder = ProcessBuilder::default()
         .terminal(request.terminal)
-        .user(who)
+        .user(process::user(user, rootless)?)
         .args(process::arguments(config, request)?)
         .env(process::environment(config, &request.environment, hostname, request.terminal, &user.home))
         .cwd(process::directory(config, request)?)
@@ -229,6 +224,15 @@ mod tests {
         let spec = specification("id", &request, &image(), &accounts(), &host).unwrap();
         let mapping = spec.linux().as_ref().unwrap().uid_mappings().clone().unwrap()[0];
         assert_eq!((mapping.container_id(), mapping.host_id(), mapping.size()), (0, 1234, 1));
+        // setgroups(2) is denied there: user_namespaces(7).
+        assert_eq!(*spec.process().as_ref().unwrap().user().additional_gids(), None);
+    }
+
+    #[test]
+    fn a_caller_without_root_has_no_other_user_than_root() {
+        let host = Host { rootless: Some((1234, 5678)) };
+        let error = specification("id", &Request::default(), &image(), &accounts(), &host).unwrap_err();
+        assert!(error.to_string().starts_with("user 1000:100: "), "{error}");
     }
 
     #[test]

@@ -78,6 +78,17 @@ pub enum Error {
         name: String,
     },
 
+    /// Another user than root in a container that is made without root.
+    #[error(
+        "user {uid}:{gid}: without root, a container has the one user 0:0, who is you outside; run it as root, or with --user 0:0"
+    )]
+    OnlyRoot {
+        /// The user asked for.
+        uid: u32,
+        /// The group asked for.
+        gid: u32,
+    },
+
     /// `-m` is below the minimum.
     #[error("memory limit of {asked} bytes: the minimum memory limit is {} MiB, such as -m 64m", LEAST_MEMORY >> 20)]
     MemoryTooSmall {

@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::Error;
 use super::error::Context as _;
-use crate::paths;
+use crate::{image, paths};
 
 /// How long a monitor waits for the one before it to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -263,7 +263,8 @@ pub(super) fn make_all(path: &Path) -> Result<(), Error> {
 }
 
 pub(super) fn remove_tree(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
+    // Overlay's own folder is closed even to its owner, which only root does not feel.
+    match image::remove_tree(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path.display(), error)),
         _ => Ok(()),
     }

@@ -1,8 +1,10 @@
 //! The process: which program with which arguments, environment and directory, from the image and the flags.
 
 use oci_spec::image::Config;
+use oci_spec::runtime::UserBuilder;
 
 use super::{Error, Request};
+use crate::image::users::User;
 
 /// Where programs are looked for unless the image says otherwise.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -32,6 +34,28 @@ pub fn arguments(image: Option<&Config>, request: &Request) -> Result<Vec<String
         Some(program) if program.is_empty() => Err(Error::EmptyCommand),
         Some(_) => Ok(arguments),
     }
+}
+
+/// Who the process runs as. A container made without root has one user, root, who is the caller, and may not change its
+/// groups (user_namespaces(7)).
+///
+/// # Errors
+/// Another user than root, without root.
+pub fn user(user: &User, rootless: bool) -> Result<oci_spec::runtime::User, Error> {
+    let builder = UserBuilder::default().uid(user.uid).gid(user.gid);
+    if rootless {
+        let only = user.uid == 0 && user.gid == 0;
+        return if only {
+            Ok(builder.build()?)
+        } else {
+            Err(Error::OnlyRoot { uid: user.uid, gid: user.gid })
+        };
+    }
+    // The primary group is one of the list as well: a file that its group may *not* read stays closed also to a program
+    // that drops the primary group (docker's fix of CVE-2022-36109).
+    let others = user.groups.iter().filter(|&&gid| gid != user.gid);
+    let groups: Vec<u32> = std::iter::once(&user.gid).chain(others).copied().collect();
+    Ok(builder.additional_gids(groups).build()?)
 }
 
 /// The environment: PATH and HOSTNAME, TERM for a terminal, what the user gave, what the image sets, HOME.

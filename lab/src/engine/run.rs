@@ -86,7 +86,7 @@ pub fn run(
         place => place?,
     };
     let accounts = Accounts::read(&layers)?;
-    let spec = bundle::specification(&id, request, image.config(), &accounts, &host())?;
+    let spec = bundle::specification(&id, request, image.config(), &accounts, &host(request.runtime))?;
     bundle::write(&spec, place.bundle())?;
     mark(Mark::Resolved);
 
@@ -143,9 +143,11 @@ pub(super) fn check_stored(request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) fn host() -> Host {
+/// A guest's kernel has users of its own; only a container's are the host's.
+pub(super) fn host(runtime: Runtime) -> Host {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    Host { rootless: (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw())) }
+    let rootless = runtime == Runtime::Container && !uid.is_root();
+    Host { rootless: rootless.then(|| (uid.as_raw(), gid.as_raw())) }
 }
 
 /// Starts the workload and attends to it until its end.

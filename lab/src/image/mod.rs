@@ -46,6 +46,7 @@ pub use reference::Reference;
 pub(crate) use store::Removal;
 pub use store::{Nameless, Removed, Store, Summary, Target};
 pub use unpack::Rights;
+pub(crate) use unpack::remove_tree;
 
 /// A stream without its compression, whichever that is.
 pub(crate) fn plain<'a>(input: impl std::io::Read + Send + 'a) -> std::io::Result<impl std::io::Read + 'a> {

@@ -77,7 +77,8 @@ fn execute(builder: &mut Builder<'_>, work: &Work, words: &[String]) -> Result<N
     let place = Place::create(&engine.roots, &id, None)?;
     let layers = engine.images().layer_dirs(&work.image, &())?;
     let accounts = Accounts::read(&layers)?;
-    let spec = bundle::specification(&id, &request, &work.image_config()?, &accounts, &run::host())?;
+    let spec =
+        bundle::specification(&id, &request, &work.image_config()?, &accounts, &run::host(request.runtime))?;
     bundle::write(&spec, place.bundle())?;
     let (output, stdio) = wire()?;
     let mut signals = Signals::take()?;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use oci_spec::runtime::{Process, Spec, UserBuilder};
+use oci_spec::runtime::{Process, Spec};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -16,7 +16,7 @@ use super::{Monitor, serve};
 use crate::engine::error::Context as _;
 use crate::engine::sandbox::{Inside, Stdio};
 use crate::engine::stored::ExecRecord;
-use crate::engine::{Error, isolation, terminal};
+use crate::engine::{Error, isolation, process, terminal};
 
 /// Starts the process, answers, and copies its streams until its end.
 pub(super) fn exec(monitor: &Arc<Monitor>, stream: UnixStream, id: &str, attach: Option<Attach>) {
@@ -112,10 +112,8 @@ fn process(monitor: &Monitor, spec: &Spec, record: &ExecRecord) -> Result<Proces
     }
     if let Some(user) = config.user.as_deref().filter(|user| !user.is_empty()) {
         let user = monitor.terminals.accounts().resolve(user)?;
-        let groups: Vec<u32> = std::iter::once(user.gid)
-            .chain(user.groups.iter().copied().filter(|&gid| gid != user.gid))
-            .collect();
-        process.set_user(UserBuilder::default().uid(user.uid).gid(user.gid).additional_gids(groups).build()?);
+        let rootless = spec.linux().as_ref().is_some_and(|linux| linux.uid_mappings().is_some());
+        process.set_user(process::user(&user, rootless)?);
         let bounding =
             process.capabilities().as_ref().and_then(|all| all.bounding().clone()).unwrap_or_default();
         process.set_capabilities(Some(isolation::capabilities(user.uid, bounding)?));

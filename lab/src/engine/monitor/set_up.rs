@@ -42,7 +42,8 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
     }
     let accounts = Accounts::read(&directories)?;
     let defaults = oci_spec::image::ImageConfiguration::default();
-    let spec = bundle::specification(&record.id, &request, &defaults, &accounts, &run::host())?;
+    let spec =
+        bundle::specification(&record.id, &request, &defaults, &accounts, &run::host(request.runtime))?;
     bundle::write(&spec, place.bundle())?;
 
     let mut ports = Ports::take(record)?;

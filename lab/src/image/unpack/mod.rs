@@ -142,7 +142,7 @@ impl Drop for Scratch {
 }
 
 /// `remove_dir_all`, also through directories that their owner may not enter, which layers may have.
-pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             open_up(path)?;
