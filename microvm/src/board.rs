@@ -34,7 +34,8 @@ pub(crate) struct Board {
     power: Power,
     serial: Arc<Mutex<Serial>>,
     virtio: Vec<Arc<Mutex<VirtioMmio>>>,
-    event_loop: Option<EventLoop>,
+    /// The thread that all devices share, and one for each that may wait.
+    event_loops: Vec<EventLoop>,
 }
 
 /// The windows and interrupts of so many virtio devices.
@@ -67,7 +68,7 @@ impl Board {
         for (base, len, device) in devices {
             ports.insert(base, len, device)?;
         }
-        Ok(Self { ports, windows: Bus::new(), power, serial, virtio: Vec::new(), event_loop: None })
+        Ok(Self { ports, windows: Bus::new(), power, serial, virtio: Vec::new(), event_loops: Vec::new() })
     }
 
     /// Puts a virtio device behind the next window. A write to the window's notify register does not come to the VMM's vCPU
@@ -83,16 +84,23 @@ impl Board {
             let reason = format!("at most {} virtio devices are possible", layout::VIRTIO_IRQS.len());
             return Err(Error::Device { device: "machine", reason });
         };
+        let waits = device.waits();
         let transport = VirtioMmio::new(guest.clone(), device, interrupt(vm, window.irq)?)?;
         let notify = IoEventAddress::Mmio(window.base + layout::VIRTIO_NOTIFY);
         for (queue, event) in (0u32..).zip(transport.queue_events()) {
             vm.register_ioevent(event, &notify, queue).map_err(Error::kvm("KVM_IOEVENTFD"))?;
         }
-        let event_loop = match &mut self.event_loop {
-            Some(event_loop) => event_loop,
-            none => none.insert(EventLoop::new()?),
-        };
-        event_loop.add(Box::new(transport.back_end()))?;
+        if self.event_loops.is_empty() {
+            self.event_loops.push(EventLoop::new()?);
+        }
+        let handler = Box::new(transport.back_end());
+        if waits {
+            let mut own = EventLoop::new()?;
+            own.add(handler)?;
+            self.event_loops.push(own);
+        } else {
+            self.event_loops[0].add(handler)?;
+        }
         let transport = Arc::new(Mutex::new(transport));
         self.windows.insert(window.base, layout::VIRTIO_SIZE, transport.clone())?;
         self.virtio.push(transport);
@@ -126,9 +134,9 @@ impl Board {
         }
     }
 
-    /// Starts the thread that the virtio devices work on, if there are any.
-    pub(crate) fn spawn(&mut self) -> Result<Option<RunningLoop>, Error> {
-        self.event_loop.take().map(EventLoop::spawn).transpose()
+    /// Starts the threads that the virtio devices work on, if there are any.
+    pub(crate) fn spawn(&mut self) -> Result<Vec<RunningLoop>, Error> {
+        self.event_loops.drain(..).map(EventLoop::spawn).collect()
     }
 
     /// The serial port, locked.

@@ -95,6 +95,7 @@
 mod board;
 mod error;
 mod machine;
+mod shares;
 mod sys;
 mod warm;
 
@@ -119,5 +120,5 @@ pub mod vm;
 pub use agent::{Exit, Stdio};
 pub use error::Error;
 pub use sandbox::{
-    Accel, CreateOptions, Diagnostics, Kernel, RootDisk, Running, Sandbox, create, create_with,
+    Accel, CreateOptions, Diagnostics, Kernel, RootDisk, RootFs, Running, Sandbox, create, create_with,
 };

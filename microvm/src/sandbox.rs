@@ -20,6 +20,7 @@ use crate::agent::{AgentError, Exit, ProcessId, RootDevice, Session, Stdio, flat
 use crate::devices::serial::Console;
 use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::blk::Block;
+use crate::devices::virtio::fs::{Fs, Share};
 use crate::devices::virtio::rng::Rng;
 use crate::initramfs::Initramfs;
 use crate::kvm::Kvm;
@@ -28,7 +29,7 @@ use crate::network::Network;
 use crate::qemu::{self, Board, Qemu};
 use crate::vm::{AtEnd, LINES, Vm};
 use crate::warm::Warm;
-use crate::{Error, boot, snapshot};
+use crate::{Error, boot, shares, snapshot};
 
 /// The guest's PID 1 (microvm/guest/init), built by build.rs.
 pub static GUEST_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-init"));
@@ -42,6 +43,32 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How long [`Sandbox::delete`] waits for the guest's own power-off.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// Where the workload's root file system is.
+#[derive(Clone, Debug)]
+pub enum RootFs {
+    /// On a disk of the image's: what the workload changes is in the guest's memory, and gone with it.
+    Disk(RootDisk),
+    /// In this directory of the host, below the bundle if it is relative: what the workload changes is there, at once. For KVM
+    /// only.
+    Directory(PathBuf),
+}
+
+impl RootFs {
+    fn device(&self) -> RootDevice<'_> {
+        match self {
+            Self::Disk(disk) => RootDevice::Disk { device: ROOT_DEVICE, fs_type: &disk.fs_type },
+            Self::Directory(_) => RootDevice::Shared,
+        }
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Disk(_) => None,
+            Self::Directory(path) => Some(path),
+        }
+    }
+}
 
 /// The image's root file system as a disk.
 #[derive(Clone, Debug)]
@@ -87,7 +114,7 @@ pub struct CreateOptions {
     /// The workload's standard streams.
     pub stdio: Stdio,
     /// The root file system.
-    pub disk: RootDisk,
+    pub root_fs: RootFs,
     /// The kernel.
     pub kernel: Kernel,
     /// Guest memory in MiB.
@@ -152,7 +179,8 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         None => Arc::new(Timeline::new().map_err(Error::system("make a timeline (mmap)"))?),
     };
 
-    let root = RootDevice { device: ROOT_DEVICE, fs_type: &options.disk.fs_type };
+    let root = options.root_fs.device();
+    let shares = shares::of(&spec, &options.bundle, options.root_fs.directory())?;
     let accel = resolve(options.accel);
     let warm = match &options.warm {
         Some(_) if accel == Accel::Tcg => return Err(no_snapshot()),
@@ -163,7 +191,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         None => None,
     };
     if let Some(warm) = &warm
-        && let Some(machine) = restore(warm, &options, &diagnostics, &timeline)?
+        && let Some(machine) = restore(warm, &options, &shares, &diagnostics, &timeline)?
     {
         let (machine, channel) = machine;
         let (session, first) =
@@ -183,7 +211,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
             memory_mib: options.memory_mib,
             vcpus: options.vcpus,
             board: if options.kernel.modules.is_empty() { Board::MicroVm } else { Board::Pc },
-            disk: options.disk.path,
+            disk: qemu_disk(&options.root_fs, &shares)?,
             interfaces: options.network.copies()?,
             channel: port,
             console: diagnostics.console,
@@ -196,7 +224,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
             command_line: diagnostics.command_line,
             memory_mib: options.memory_mib,
             vcpus: options.vcpus,
-            devices: devices(&options, port)?,
+            devices: devices(&options, &shares, port)?,
             console: diagnostics.console,
             // Kernels without modules are lean ones, which have everything built in, the command line's devices too.
             plain: options.kernel.modules.is_empty(),
@@ -236,6 +264,7 @@ fn channel() -> Result<(OwnedFd, UnixStream, Option<AtEnd>), Error> {
 fn restore(
     warm: &Warm,
     options: &CreateOptions,
+    shares: &[Share],
     diagnostics: &Diagnostics,
     timeline: &Arc<Timeline>,
 ) -> Result<Option<(Machine, OwnedFd)>, Error> {
@@ -246,7 +275,7 @@ fn restore(
     let restored = snapshot::restore(snapshot::Restore {
         path: warm.path.clone(),
         identity: warm.identity.clone(),
-        devices: devices(options, port)?,
+        devices: devices(options, shares, port)?,
         console: diagnostics.console.clone(),
         profile: diagnostics.profile,
         at_end,
@@ -480,14 +509,37 @@ fn initramfs(modules: &[PathBuf]) -> Result<Initramfs, Error> {
     Ok(initramfs)
 }
 
-/// The guest's devices: its root, the channel to us, entropy, and its network cards.
-fn devices(options: &CreateOptions, port: UnixStream) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
+/// The guest's devices: its root, the channel to us, entropy, its network cards, and what the host shares.
+fn devices(
+    options: &CreateOptions,
+    shares: &[Share],
+    port: UnixStream,
+) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
     use crate::devices::virtio::console::Console;
+    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+    if let RootFs::Disk(disk) = &options.root_fs {
+        devices.push(Box::new(Block::open(&disk.path, true, "root")?));
+    }
     let channel = Console::new(port, None).map_err(Error::system("set up the channel to the guest"))?;
-    let root = Block::open(&options.disk.path, true, "root")?;
-    let mut devices: Vec<Box<dyn VirtioDevice>> = vec![Box::new(root), Box::new(channel), Box::new(Rng)];
+    devices.push(Box::new(channel));
+    devices.push(Box::new(Rng));
     devices.extend(options.network.devices(options.warm.is_some())?);
+    if !shares.is_empty() {
+        devices.push(Box::new(Fs::new(shares::TAG, shares.to_vec(), options.memory_mib)?));
+    }
     Ok(devices)
+}
+
+/// What QEMU gets: it has no device of ours, and so no directories of the host.
+fn qemu_disk(root: &RootFs, shares: &[Share]) -> Result<PathBuf, Error> {
+    match root {
+        RootFs::Disk(disk) if shares.is_empty() => Ok(disk.path.clone()),
+        _ => {
+            let reason = "QEMU's translator runs this guest, and only KVM's can use directories of the host; \
+                          leave out the volumes, or use a machine with /dev/kvm";
+            Err(Error::Device { device: "machine", reason: reason.into() })
+        }
+    }
 }
 
 /// The sandbox's folder. It makes the id unique, and holds what has a name while the guest runs.

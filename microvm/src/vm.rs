@@ -37,7 +37,7 @@ pub struct Vm {
     // memory goes.
     vcpus: Vec<RunningVcpu>,
     sampler: Option<JoinHandle<()>>,
-    devices: Option<RunningLoop>,
+    devices: Vec<RunningLoop>,
     board: Board,
     kvm: VmFd,
     memory: GuestMemoryMmap,
@@ -93,7 +93,7 @@ pub(crate) struct Parts {
 }
 
 impl Vm {
-    /// Starts the devices' thread, then one for each vCPU.
+    /// Starts the devices' threads, then one for each vCPU.
     pub(crate) fn start(parts: Parts) -> Result<Self, Error> {
         let Parts { vm, memory, vcpus, machine, mut board, console, probe, at_end } = parts;
         let devices = board.spawn()?;
@@ -296,7 +296,7 @@ impl Drop for Vm {
         if let Some(sampler) = self.sampler.take() {
             let _ = sampler.join();
         }
-        self.devices.take();
+        self.devices.clear();
     }
 }
 

@@ -8,13 +8,14 @@
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::Error;
 use crate::agent::flatten;
-use crate::sandbox::{CreateOptions, GUEST_INIT};
+use crate::sandbox::{CreateOptions, GUEST_INIT, RootFs};
 use crate::snapshot::{self, Identity};
 use crate::vm::Vm;
 
@@ -49,12 +50,16 @@ impl Warm {
         for module in &options.kernel.modules {
             modules.extend(file_identity(module)?);
         }
+        let root = match &options.root_fs {
+            RootFs::Disk(disk) => file_identity(&disk.path)?,
+            RootFs::Directory(path) => path.as_os_str().as_bytes().to_vec(),
+        };
         let identity = vec![
             ("guest init", crc32fast::hash(GUEST_INIT).to_le_bytes().to_vec()),
             ("kernel", file_identity(&options.kernel.image)?),
             ("kernel modules", modules),
             ("kernel command line", command_line.join(" ").into_bytes()),
-            ("disk", file_identity(&options.disk.path)?),
+            ("root", root),
             ("memory size", options.memory_mib.to_le_bytes().to_vec()),
             ("number of vCPUs", vec![options.vcpus]),
             ("set-up", flatten::lasting(setup)),

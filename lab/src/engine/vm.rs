@@ -41,9 +41,6 @@ pub fn check(request: &Request) -> Result<(), Error> {
     }
     let isolation = &request.isolation;
     let refuse = |flag, reason| Err(Error::Unsupported { flag, runtime: "vm", reason });
-    if isolation.mounts.iter().any(|mount| mount.source.is_some()) {
-        return refuse("--volume", "the machine has no file system shared with the host");
-    }
     match isolation.network {
         Network::Own => {}
         Network::Host => return refuse("--network host", "a machine has a network stack of its own"),
@@ -81,7 +78,10 @@ impl Vm {
             id: creation.id.to_owned(),
             bundle: creation.place.bundle().to_owned(),
             stdio: streams(creation.stdio),
-            disk: microvm::RootDisk { path: disk.path, fs_type: disk.fs_type.to_string() },
+            root_fs: microvm::RootFs::Disk(microvm::RootDisk {
+                path: disk.path,
+                fs_type: disk.fs_type.to_string(),
+            }),
             kernel: microvm::Kernel {
                 image: kernel.image,
                 modules: kernel.module_files,

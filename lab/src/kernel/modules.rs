@@ -25,6 +25,7 @@ pub(super) const FOR_GUEST: &[&str] = &[
     "squashfs",
     "ext4",
     "overlay",
+    "virtiofs",
     "virtio_net",
     "vmw_vsock_virtio_transport",
 ];

@@ -12,14 +12,20 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Mount, Posi
 
 use super::AgentError;
 use crate::network::Network;
+use crate::shares;
 
-/// The disk that holds the image's root file system, as the guest names it.
+/// What holds the root file system, as the guest names it.
 #[derive(Clone, Copy, Debug)]
-pub struct RootDevice<'a> {
-    /// For example `/dev/vda`.
-    pub device: &'a str,
-    /// For example `erofs`.
-    pub fs_type: &'a str,
+pub enum RootDevice<'a> {
+    /// A disk that is never written to.
+    Disk {
+        /// For example `/dev/vda`.
+        device: &'a str,
+        /// For example `erofs`.
+        fs_type: &'a str,
+    },
+    /// The shared directory [`shares::ROOT`], which is written to.
+    Shared,
 }
 
 /// A payload that grows by fields whose texts are checked.
@@ -31,8 +37,19 @@ struct Payload(Writer<Vec<u8>>);
 /// [`AgentError::Config`] where something cannot be had in a guest.
 pub fn setup(spec: &Spec, root: &RootDevice<'_>, network: &Network) -> Result<Vec<u8>, AgentError> {
     let mut payload = Payload(Writer::new(Vec::new()));
-    payload.text(Tag::RootDevice, "the root device", root.device)?;
-    payload.text(Tag::RootType, "the root's file system", root.fs_type)?;
+    let shared_root = matches!(root, RootDevice::Shared);
+    let (device, fs_type) = match *root {
+        RootDevice::Disk { device, fs_type } => (device, fs_type),
+        RootDevice::Shared => (shares::ROOT, "bind"),
+    };
+    payload.text(Tag::RootDevice, "the root device", device)?;
+    payload.text(Tag::RootType, "the root's file system", fs_type)?;
+    if shared_root {
+        payload.0.field(Tag::RootWritable, &[]);
+    }
+    if shared_root || shares::binds(spec).next().is_some() {
+        payload.text(Tag::Shares, "the shares", shares::TAG)?;
+    }
     if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
         payload.0.field(Tag::RootReadOnly, &[]);
     }
@@ -42,8 +59,11 @@ pub fn setup(spec: &Spec, root: &RootDevice<'_>, network: &Network) -> Result<Ve
     if let Some(name) = spec.domainname() {
         payload.text(Tag::DomainName, "domainname", name)?;
     }
+    let mut names = shares::names();
     for mount in spec.mounts().iter().flatten() {
-        payload.mount(mount)?;
+        // In the order in which `shares::of` gives the names out.
+        let shared = if shares::is_bind(mount) { names.next() } else { None };
+        payload.mount(mount, shared)?;
     }
     if let Some(linux) = spec.linux() {
         for path in linux.masked_paths().iter().flatten() {
@@ -195,24 +215,25 @@ impl Payload {
         Ok(())
     }
 
-    fn mount(&mut self, mount: &Mount) -> Result<(), AgentError> {
+    /// A mount; of something that the host shares under this name, or of a file system of the guest's kernel.
+    fn mount(&mut self, mount: &Mount, shared: Option<String>) -> Result<(), AgentError> {
         let target = mount.destination();
         let kind = mount.typ().as_deref().unwrap_or_default();
         let options = mount.options().as_deref().unwrap_or_default();
-        if options.iter().any(|option| option == "bind" || option == "rbind") || kind == "bind" {
-            let target = target.display();
-            return Err(AgentError::config(format!(
-                "mounts: {target} is a directory or file of the host, which a VM cannot mount yet; \
-                 leave it out or use --runtime container"
-            )));
-        }
         // Control groups limit what shares a kernel; here nobody shares it.
         if kind == "cgroup" || kind == "cgroup2" {
             return Ok(());
         }
         let (flags, data) = mount_options(options);
+        let target = target.as_os_str().as_bytes();
+        if let Some(name) = shared {
+            // What is mounted below a directory on the host is part of the share anyway.
+            let flags = flags | libc::MS_BIND;
+            let texts = [name.as_bytes(), target, b"bind", b""];
+            return self.texts(Tag::Mount, "mounts", &flags.to_le_bytes(), &texts);
+        }
         let source = mount.source().as_ref().map_or(kind.as_bytes(), |path| path.as_os_str().as_bytes());
-        let texts = [source, target.as_os_str().as_bytes(), kind.as_bytes(), data.as_bytes()];
+        let texts = [source, target, kind.as_bytes(), data.as_bytes()];
         self.texts(Tag::Mount, "mounts", &flags.to_le_bytes(), &texts)
     }
 
@@ -233,7 +254,7 @@ fn mount_options(options: &[String]) -> (u64, String) {
     let (mut flags, mut data) = (0, Vec::new());
     for option in options {
         match option.as_str() {
-            "ro" => flags |= libc::MS_RDONLY,
+            "ro" | "rro" => flags |= libc::MS_RDONLY,
             "nosuid" => flags |= libc::MS_NOSUID,
             "nodev" => flags |= libc::MS_NODEV,
             "noexec" => flags |= libc::MS_NOEXEC,
@@ -251,8 +272,8 @@ fn mount_options(options: &[String]) -> (u64, String) {
             "exec" => flags &= !libc::MS_NOEXEC,
             // The defaults; and propagation, which means nothing where there is no other mount namespace.
             "defaults" | "async" | "atime" | "diratime" | "norelatime" | "nostrictatime" | "nolazytime"
-            | "nomand" | "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared"
-            | "unbindable" | "runbindable" => {}
+            | "nomand" | "bind" | "rbind" | "private" | "rprivate" | "slave" | "rslave" | "shared"
+            | "rshared" | "unbindable" | "runbindable" => {}
             other => data.push(other),
         }
     }

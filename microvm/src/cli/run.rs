@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use lab_clock::Mark;
 use microvm::devices::serial::Console;
-use microvm::{Accel, CreateOptions, Diagnostics, Error, Exit, Kernel, RootDisk, Sandbox, Stdio};
+use microvm::{Accel, CreateOptions, Diagnostics, Error, Exit, Kernel, RootDisk, RootFs, Sandbox, Stdio};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -70,7 +70,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         id: format!("run-{}", std::process::id()),
         bundle: args.bundle,
         stdio: Stdio::Inherit,
-        disk: RootDisk { path: args.disk, fs_type: args.fs_type },
+        root_fs: RootFs::Disk(RootDisk { path: args.disk, fs_type: args.fs_type }),
         kernel: Kernel { image: args.kernel, modules: args.modules, release: String::new() },
         memory_mib: args.memory,
         vcpus: args.cpus,

@@ -21,8 +21,12 @@ pub struct Setup<'a> {
     pub root_device: &'a CStr,
     /// Its file system; `bind` for a folder.
     pub root_type: &'a CStr,
-    /// No writable overlay over it.
+    /// The workload cannot write to it.
     pub root_read_only: bool,
+    /// It is written to itself, without an overlay.
+    pub root_writable: bool,
+    /// The tag of the virtio-fs device with what the host shares.
+    pub shares: Option<&'a CStr>,
     /// Host name.
     pub host_name: Option<&'a CStr>,
     /// NIS domain name.
@@ -87,6 +91,8 @@ impl<'a> Setup<'a> {
             root_device: c"",
             root_type: c"",
             root_read_only: false,
+            root_writable: false,
+            shares: None,
             host_name: None,
             domain_name: None,
             time: None,
@@ -106,6 +112,8 @@ impl<'a> Setup<'a> {
             Tag::RootDevice => self.root_device = field.text()?,
             Tag::RootType => self.root_type = field.text()?,
             Tag::RootReadOnly => self.root_read_only = true,
+            Tag::RootWritable => self.root_writable = true,
+            Tag::Shares => self.shares = Some(field.text()?),
             Tag::HostName => self.host_name = Some(field.text()?),
             Tag::DomainName => self.domain_name = Some(field.text()?),
             Tag::Time => self.time = Some((field.u64_at(0)?, field.u64_at(8)?)),

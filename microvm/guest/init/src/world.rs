@@ -14,8 +14,10 @@ use crate::network;
 use crate::path;
 use crate::spec::{Mount, Renew, Setup};
 
-/// Where the image's root file system is mounted, read-only.
+/// Where the image's root file system is mounted, read-only, if what the workload changes goes elsewhere.
 const IMAGE: &CStr = c"/image";
+/// Where the host's shared directories are mounted: see [`shared`].
+const SHARES: &CStr = c"/shares";
 /// A tmpfs that holds what the workload changes.
 const SCRATCH: &CStr = c"/scratch";
 /// The sandbox's root, until the first process makes it the root.
@@ -28,16 +30,30 @@ const OVERLAY: &CStr = c"lowerdir=/image,upperdir=/scratch/upper,workdir=/scratc
 /// # Errors
 /// The step that failed.
 pub fn prepare<'a>(setup: &Setup<'a>) -> Result<(), Failure<'a>> {
-    let image = if setup.root_read_only { ROOT } else { IMAGE };
+    if let Some(tag) = setup.shares {
+        folder(SHARES)?;
+        mount::mount(tag, SHARES, c"virtiofs", 0, c"").during("mount virtiofs", tag.to_bytes())?;
+        process::chdir(SHARES).during("chdir", SHARES.to_bytes())?;
+    }
+    // A root that is to be read-only becomes so at the end of `enter`: mount points may have to be made in it first.
+    let overlay = !setup.root_writable;
+    let image = if overlay { IMAGE } else { ROOT };
     folder(image)?;
     let bind = setup.root_type == c"bind";
-    let image_flags = if bind { flags::BIND | flags::RECURSIVE } else { flags::READ_ONLY };
+    let image_flags = match bind {
+        true => flags::BIND | flags::RECURSIVE,
+        false if setup.root_writable => 0,
+        false => flags::READ_ONLY,
+    };
     mount::mount(setup.root_device, image, setup.root_type, image_flags, c"")
         .during("mount", setup.root_device.to_bytes())?;
-    if bind {
+    if bind && !setup.root_writable {
         read_only(image)?;
     }
-    if !setup.root_read_only {
+    if setup.shares.is_some() {
+        process::chdir(c"/").during("chdir", b"/")?;
+    }
+    if overlay {
         folder(SCRATCH)?;
         folder(ROOT)?;
         mount::mount(c"scratch", SCRATCH, c"tmpfs", 0, c"mode=755").during("mount", SCRATCH.to_bytes())?;
@@ -101,6 +117,13 @@ pub fn enter<'a>(setup: &Setup<'a>, has_machine: bool) -> Result<(), Failure<'a>
         Some(file::open(c"/dev", file::flags::READ | file::flags::DIRECTORY, 0).during("open", b"/dev")?)
     };
     let own_files = network::open_files(setup.payload())?;
+    let shares = match setup.shares {
+        Some(_) => Some(
+            file::open(SHARES, file::flags::READ | file::flags::DIRECTORY, 0)
+                .during("open", SHARES.to_bytes())?,
+        ),
+        None => None,
+    };
     // Not pivot_root(2): it refuses an initramfs as the old root. The old root stays below, out of reach of any path.
     process::chdir(ROOT).during("chdir", ROOT.to_bytes())?;
     mount::mount(c".", c"/", c"", flags::MOVE, c"").during("mount (move) on", b"/")?;
@@ -108,7 +131,10 @@ pub fn enter<'a>(setup: &Setup<'a>, has_machine: bool) -> Result<(), Failure<'a>
     process::chdir(c"/").during("chdir", b"/")?;
     process::umask(0); // the modes below are meant as they are; the process sets its own mask later
     for mount in setup.mounts() {
-        mount_one(&mount)?;
+        match &shares {
+            Some(shares) if is_shared(&mount) => shared(**shares, &mount)?,
+            _ => mount_one(&mount)?,
+        }
     }
     standard_devices(devices.as_ref().map(|fd| **fd))?;
     if let Some(folder) = own_files {
@@ -127,7 +153,7 @@ pub fn enter<'a>(setup: &Setup<'a>, has_machine: bool) -> Result<(), Failure<'a>
             Err(errno) => return Err(Failure::new(errno, "mount read-only", path.to_bytes())),
         }
     }
-    Ok(())
+    if setup.root_read_only { read_only(c"/") } else { Ok(()) }
 }
 
 /// Flags that a mount of its own must set: mount(2) looks at one kind of operation in a call.
@@ -183,6 +209,19 @@ fn mount_one<'a>(mount: &Mount<'a>) -> Result<(), Failure<'a>> {
         mount::mount(c"", target, c"", flags, c"").map_err(failed)?;
     }
     Ok(())
+}
+
+/// Whether it is one of the host's directories or files.
+fn is_shared(mount: &Mount<'_>) -> bool {
+    mount.flags & flags::BIND != 0 && !mount.source.to_bytes().starts_with(b"/")
+}
+
+/// Mounts what the host shares. Its source lies outside the root, where no path leads any more but one that starts at the
+/// working directory.
+fn shared<'a>(shares: Fd, mount: &Mount<'a>) -> Result<(), Failure<'a>> {
+    process::chdir_to(shares).during("chdir", SHARES.to_bytes())?;
+    mount_one(mount)?;
+    process::chdir(c"/").during("chdir", b"/")
 }
 
 fn is_optional(kind: &CStr) -> bool {

@@ -8,11 +8,11 @@ use crate::frame::numbered;
 numbered! {
     /// What a field means. Numbers are u32 or u64 little-endian as said; texts end in NUL.
     Tag {
-        /// Setup: block device of the read-only root file system (text, e.g. `/dev/vda`).
+        /// Setup: block device of the root file system (text, e.g. `/dev/vda`); a folder for `bind`, relative to the shares.
         RootDevice = 1,
-        /// Setup: its file system (text, e.g. `erofs`).
+        /// Setup: its file system (text, e.g. `erofs`), or `bind`.
         RootType = 2,
-        /// Setup: no writable overlay over the root (empty).
+        /// Setup: the workload cannot write to the root (empty).
         RootReadOnly = 3,
         /// Setup, Renew: the sandbox's host name (text).
         HostName = 4,
@@ -30,6 +30,11 @@ numbered! {
         Time = 10,
         /// Renew: random bytes for the kernel's generator.
         Seed = 11,
+        /// Setup: the tag of the virtio-fs device whose top directory holds what the host shares (text). A bind mount whose
+        /// source is relative takes it from there.
+        Shares = 12,
+        /// Setup: the root device is itself written to, without an overlay (empty).
+        RootWritable = 13,
         /// Setup, Renew: a network card: its hardware address (6 bytes), IPv4 address (4), how many of its bits name the
         /// network (1), and the gateway (4; 0.0.0.0 for none). The first is eth0.
         Interface = 16,

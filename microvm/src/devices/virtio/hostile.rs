@@ -11,6 +11,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::balloon::Balloon;
 use super::blk::Block;
 use super::console::Console;
+use super::fs::{Fs, Share};
 use super::net::Net;
 use super::net::stream::Stream;
 use super::rng::Rng;
@@ -135,6 +136,13 @@ proptest! {
         let _ = host.write_all(&incoming);
         let card = Net::new(Box::new(Stream::new(socket).unwrap()), [2, 0, 0, 0, 0, 7], 1500);
         survive(Driver::new(Box::new(card)), &acts);
+    }
+
+    #[test]
+    fn shared_directories_survive(acts in proptest::collection::vec(act(), 0..60), read_only: bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let share = Share::open("share", folder.path(), read_only).unwrap();
+        survive(Driver::new(Box::new(Fs::new("lab", vec![share], 64).unwrap())), &acts);
     }
 
     #[test]

@@ -16,13 +16,14 @@
 //!
 //! Read in this order: this trait; [`Virtqueue`] and [`Chain`], what a hostile guest can put into a ring and why
 //! it does not matter; [`mmio`], the registers and the life of a device; then the devices: [`rng`] is the
-//! smallest, then [`balloon`], [`blk`], [`console`] and [`net`].
+//! smallest, then [`balloon`], [`blk`], [`console`], [`net`] and [`mod@fs`].
 
 mod back_end;
 pub mod balloon;
 pub mod blk;
 mod chain;
 pub mod console;
+pub mod fs;
 #[cfg(test)]
 mod hostile;
 pub mod mmio;
@@ -64,6 +65,12 @@ pub trait VirtioDevice: Send {
     /// The host's descriptors to watch, besides its queues, for reading and writing, edge-triggered. They must not block.
     fn descriptors(&self) -> Vec<RawFd> {
         Vec::new()
+    }
+
+    /// Whether its work may take as long as the host's disk does. Then it is done on a thread of its own, so that other devices
+    /// do not wait for it.
+    fn waits(&self) -> bool {
+        false
     }
 
     /// The driver is up and accepted these features. [`Event::Queue`] follows for each queue.

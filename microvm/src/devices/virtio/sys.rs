@@ -35,6 +35,21 @@ pub(super) fn write_at(file: &File, slices: &[VolatileSlice<'_>], offset: u64) -
     })
 }
 
+/// As [`write_at`], or to the file's end, wherever that is by then (RWF_APPEND, pwritev2(2)).
+pub(super) fn write_or_append(
+    file: &File,
+    slices: &[VolatileSlice<'_>],
+    offset: u64,
+    append: bool,
+) -> io::Result<u64> {
+    let flags = if append { libc::RWF_APPEND } else { 0 };
+    transfer(slices, |iovecs, done| {
+        let offset = (offset + done) as _;
+        // SAFETY: see `transfer`; the kernel reads the buffers.
+        unsafe { libc::pwritev2(file.as_raw_fd(), iovecs.as_ptr(), iovecs.len() as _, offset, flags) }
+    })
+}
+
 /// Receives what a stream socket has, straight into guest memory, without waiting (recvmsg(2)). 0 is its end.
 pub(super) fn receive(socket: &UnixStream, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
     once(slices, |message| {
@@ -173,6 +188,17 @@ fn transfer(
         left = rest(&left, moved);
     }
     Ok(done)
+}
+
+/// Of the slices, `len` bytes from byte `from` on.
+pub(super) fn cut<'m>(slices: &[VolatileSlice<'m>], from: usize, mut len: usize) -> Vec<VolatileSlice<'m>> {
+    let mut cut = Vec::new();
+    for slice in rest(slices, from) {
+        let part = len.min(slice.len());
+        len -= part;
+        cut.extend(slice.subslice(0, part).ok().filter(|part| !part.is_empty()));
+    }
+    cut
 }
 
 /// The slices without their first `bytes`.
