@@ -50,3 +50,12 @@ pub(crate) fn inherit(command: &mut Command, descriptors: &[RawFd]) {
     // SAFETY: the closure makes fcntl(2) calls only, which are async-signal-safe, and allocates nothing.
     unsafe { command.pre_exec(keep) };
 }
+
+/// Whether the other side has not read yet all that was written to a socket (SIOCOUTQ, unix(7)).
+pub(crate) fn has_unread(socket: impl std::os::fd::AsFd) -> io::Result<bool> {
+    // linux/sockios.h: SIOCOUTQ is TIOCOUTQ.
+    const OUTQ: rustix::ioctl::Opcode = nix::libc::TIOCOUTQ as rustix::ioctl::Opcode;
+    // SAFETY: the request writes one int (unix_ioctl in the kernel's net/unix/af_unix.c), which is what the getter gives it.
+    let unread: i32 = unsafe { rustix::ioctl::ioctl(socket, rustix::ioctl::Getter::<OUTQ, i32>::new())? };
+    Ok(unread > 0)
+}

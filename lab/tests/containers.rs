@@ -152,7 +152,8 @@ fn files_go_in_and_out_and_what_changed_becomes_an_image() {
     lab.says(&["kill", "box"]);
     lab.says(&["wait", "box"]);
     let said = lab.says(&["prune", "-f"]);
-    assert_eq!(said, format!("Deleted container: {id}\nTotal reclaimed space: 0B"));
+    assert!(said.starts_with(&format!("Deleted container: {id}\nTotal reclaimed space: ")), "{said}");
+    assert!(!said.ends_with(" 0B"), "{said}");
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         stdin: args.interactive,
         stdout: true,
         stderr: true,
-        detach: Vec::new(),
+        ..Attach::default()
     });
     let stream = match engine.start_exec(&exec, attach) {
         Ok(stream) => stream,
@@ -127,7 +127,7 @@ pub fn attach(args: AttachArgs) -> anyhow::Result<ExitCode> {
     let record = engine.find(&record.id)?;
     anyhow::ensure!(record.status.is_live(), "container {} does not run; start it first", record.name);
     let input = !args.no_stdin && record.body.open_stdin.unwrap_or(false);
-    let attach = Attach { stdin: input, stdout: true, stderr: true, detach: LEAVE.to_vec() };
+    let attach = Attach { stdin: input, stdout: true, stderr: true, detach: LEAVE.to_vec(), raw: None };
     let stream = engine.attach(&record, &attach)?;
     converse(&stream, record.has_terminal(), input, &Other { engine: &engine, record: &record, exec: None })?;
     // One that was left runs on; one that ended tells how.

@@ -26,14 +26,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let engine = Engine::open()?;
     let mut text = String::new();
-    for id in engine.prune_containers(&filters)? {
+    let (removed, mut freed) = engine.prune_containers(&filters)?;
+    for id in removed {
         let _ = writeln!(text, "Deleted container: {id}");
     }
     let pruned = engine.prune_images(&filters)?;
+    freed += pruned.freed;
     for id in &pruned.deleted {
         let _ = writeln!(text, "Deleted image: {id}");
     }
-    let _ = writeln!(text, "Total reclaimed space: {}", super::images::bytes(pruned.freed));
+    let _ = writeln!(text, "Total reclaimed space: {}", super::images::bytes(freed));
     super::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

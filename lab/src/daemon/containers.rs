@@ -25,13 +25,27 @@ pub(super) async fn list(daemon: &Daemon, query: Query) -> Handled {
             let last = last.filter(|&last| last > 0).map(|last| last as usize);
             let now = Timestamp::now();
             let records = engine.list(query.is("all"), last, &filters)?;
-            Ok(ok(&records.iter().map(|record| record.summary(now)).collect::<Vec<_>>()))
+            let mut list: Vec<Value> = records.iter().map(|record| record.summary(now)).collect();
+            if query.is("size") {
+                for (entry, record) in list.iter_mut().zip(&records) {
+                    add_sizes(engine, record, entry);
+                }
+            }
+            Ok(ok(&list))
         })
         .await
 }
 
 pub(super) async fn create(daemon: &Daemon, query: Query, request: Request<Incoming>) -> Handled {
-    let wanted: ContainerCreateBody = body(request).await?;
+    let raw: Value = body(request).await?;
+    if raw.is_null() {
+        return Err(Refusal::bad("invalid JSON: the configuration is empty"));
+    }
+    let mut wanted: ContainerCreateBody = serde_json::from_value(raw.clone())?;
+    // Where docker-py's lower half puts it.
+    if let Some(runtime) = raw["Runtime"].as_str() {
+        wanted.host_config.get_or_insert_default().runtime.get_or_insert_with(|| runtime.to_owned());
+    }
     daemon
         .work(move |engine| {
             let record = engine.create(query.get("name"), wanted)?;
@@ -40,9 +54,25 @@ pub(super) async fn create(daemon: &Daemon, query: Query, request: Request<Incom
         .await
 }
 
-pub(super) async fn inspect(daemon: &Daemon, id: &str) -> Handled {
-    let id = id.to_owned();
-    daemon.work(move |engine| Ok(ok(&engine.inspect(&engine.find(&id)?)?))).await
+pub(super) async fn inspect(daemon: &Daemon, id: &str, query: &Query) -> Handled {
+    let (id, size) = (id.to_owned(), query.is("size"));
+    daemon
+        .work(move |engine| {
+            let record = engine.find(&id)?;
+            let mut told = engine.inspect(&record)?;
+            if size {
+                add_sizes(engine, &record, &mut told);
+            }
+            Ok(ok(&told))
+        })
+        .await
+}
+
+/// What is computed only where it is asked for.
+pub(super) fn add_sizes(engine: &Engine, record: &Record, entry: &mut Value) {
+    entry["SizeRw"] = engine.written(record).into();
+    // Without its image a container still has a size of its own.
+    entry["SizeRootFs"] = engine.size_with_image(record).unwrap_or_default().into();
 }
 
 pub(super) async fn remove(daemon: &Daemon, id: &str, query: Query) -> Handled {
@@ -60,8 +90,8 @@ pub(super) async fn prune(daemon: &Daemon, query: Query) -> Handled {
     daemon
         .work(move |engine| {
             let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
-            let removed = engine.prune_containers(&filters)?;
-            Ok(ok(&json!({"ContainersDeleted": removed, "SpaceReclaimed": 0})))
+            let (removed, freed) = engine.prune_containers(&filters)?;
+            Ok(ok(&json!({"ContainersDeleted": removed, "SpaceReclaimed": freed})))
         })
         .await
 }

@@ -75,10 +75,15 @@ fn fits(event: &Event, filters: &Filters) -> bool {
     let labels =
         event.attributes.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
     filters.fits("type", |kind| event.kind == kind)
-        && filters.fits("event", |action| event.action == action)
+        // `exec_start: CMD` is an exec_start.
+        && filters.fits("event", |action| {
+            event.action.strip_prefix(action).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        })
         && object("container")
         && object("image")
         && object("volume")
+        && object("network")
+        && filters.fits("scope", |scope| scope == "local")
         && filters.fits_labels(&labels.collect())
 }
 

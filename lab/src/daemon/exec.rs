@@ -1,7 +1,7 @@
 //! Processes that are added to a container.
 
 use bollard_stubs::models::{ExecConfig, ExecStartConfig};
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::{Request, StatusCode};
 use serde_json::json;
 
@@ -10,6 +10,8 @@ use super::life::size;
 use super::query::{Query, body};
 use super::reply::{Handled, empty, json as answer, ok};
 use super::streams::{detach_keys, hijack};
+use crate::engine;
+use crate::engine::monitor::Channel;
 use crate::engine::monitor::protocol::Attach;
 
 pub(super) async fn create(daemon: &Daemon, id: &str, request: Request<Incoming>) -> Handled {
@@ -34,7 +36,9 @@ pub(super) async fn start(daemon: &Daemon, id: &str, mut request: Request<Incomi
     let (parts, incoming) = request.into_parts();
     let config: ExecStartConfig = body(Request::from_parts(parts, incoming)).await?;
     let detached = config.detach.unwrap_or(false);
-    let (stream, terminal) = daemon
+    // Whether there are frames is said by who starts it, whatever the process has.
+    let raw = config.tty.unwrap_or(false);
+    let started = daemon
         .work(move |engine| {
             let exec = engine.exec_record(&id)?;
             let keys = detach_keys(exec.config.detach_keys.as_deref().filter(|keys| !keys.is_empty()))?;
@@ -44,16 +48,27 @@ pub(super) async fn start(daemon: &Daemon, id: &str, mut request: Request<Incomi
                 stdout: on(exec.config.attach_stdout),
                 stderr: on(exec.config.attach_stderr),
                 detach: keys,
+                raw: Some(raw),
             });
-            let stream = engine.start_exec(&exec, attach)?;
-            engine.tell_container(&engine.find(&exec.container)?, "exec_start", &[("execID", &exec.id)])?;
-            Ok((stream, exec.terminal()))
+            match engine.start_exec(&exec, attach) {
+                // Docker has answered before it tries: the client reads the reason where it expects the output.
+                Err(error @ engine::Error::Command { .. }) if !detached => Ok(Err(error.to_string())),
+                started => Ok(Ok(started?)),
+            }
         })
         .await?;
     if detached {
         return Ok(empty(StatusCode::OK));
     }
-    hijack(&headers, upgrade, stream, terminal)
+    match started {
+        Ok(stream) => hijack(&headers, upgrade, Bytes::new(), Some(stream), raw),
+        Err(reason) => {
+            let text = format!("OCI runtime exec failed: exec failed: {reason}: unknown\r\n");
+            let mut past = if raw { Vec::new() } else { Channel::Stdout.header(text.len()).to_vec() };
+            past.extend(text.as_bytes());
+            hijack(&headers, upgrade, past.into(), None, raw)
+        }
+    }
 }
 
 pub(super) async fn inspect(daemon: &Daemon, id: &str) -> Handled {

@@ -14,16 +14,25 @@ const LARGEST: usize = 4 << 20;
 
 /// The query of a request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Query(HashMap<String, Vec<String>>);
+pub(super) struct Query {
+    values: HashMap<String, Vec<String>>,
+    /// The version of the API that the client speaks.
+    version: (u32, u32),
+}
 
 impl Query {
-    pub(super) fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str, version: (u32, u32)) -> Self {
         let mut query: HashMap<String, Vec<String>> = HashMap::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             query.entry(decode(name)).or_default().push(decode(value));
         }
-        Self(query)
+        Self { values: query, version }
+    }
+
+    /// Whether the client speaks a version of the API before this one.
+    pub(super) fn before(&self, version: (u32, u32)) -> bool {
+        self.version < version
     }
 
     /// The value, where it is given and not empty.
@@ -33,7 +42,7 @@ impl Query {
 
     /// All values of a name that is given several times.
     pub(super) fn all(&self, name: &str) -> &[String] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
+        self.values.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Docker's booleans: anything but these is true (httputils.BoolValue).
@@ -87,7 +96,8 @@ mod tests {
 
     #[test]
     fn a_query_is_decoded() {
-        let query = Query::of("name=a%20b+c&all=1&size=0&filters=%7B%22x%22%7D&bad=%zz%");
+        let query = Query::of("name=a%20b+c&all=1&size=0&filters=%7B%22x%22%7D&bad=%zz%", (1, 40));
+        assert!(query.before((1, 42)) && !query.before((1, 40)));
         assert_eq!(query.get("name"), Some("a b c"));
         assert_eq!(query.get("filters"), Some("{\"x\"}"));
         assert_eq!(query.get("bad"), Some("%zz%"));

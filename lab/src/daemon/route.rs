@@ -18,9 +18,9 @@ pub(super) async fn answer(daemon: Daemon, request: Request<Incoming>) -> Result
     let begun = Instant::now();
     let asked = daemon.trace.then(|| format!("{} {}", request.method(), request.uri()));
     let handled = match version(request.uri().path()) {
-        Ok(path) => {
+        Ok((version, path)) => {
             let path = path.to_owned();
-            let query = Query::of(request.uri().query().unwrap_or_default());
+            let query = Query::of(request.uri().query().unwrap_or_default(), version);
             route(&daemon, &path, query, request).await
         }
         Err(refusal) => Err(refusal),
@@ -42,29 +42,32 @@ pub(super) async fn answer(daemon: Daemon, request: Request<Incoming>) -> Result
     Ok(reply)
 }
 
-/// The path without its version, which must be one that is spoken.
-fn version(path: &str) -> Result<&str, Refusal> {
+/// A version of the API as numbers.
+fn number(version: &str) -> Option<(u32, u32)> {
+    let (major, minor) = version.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// The version that a path begins with, which must be one that is spoken, and the rest; without one it is the newest.
+fn version(path: &str) -> Result<((u32, u32), &str), Refusal> {
+    let newest = number(API.0).unwrap_or_default();
     let Some((version, rest)) = path.strip_prefix("/v").and_then(|rest| rest.split_once('/')) else {
-        return Ok(path);
+        return Ok((newest, path));
     };
-    let number = |version: &str| -> Option<(u32, u32)> {
-        let (major, minor) = version.split_once('.')?;
-        Some((major.parse().ok()?, minor.parse().ok()?))
-    };
-    let Some(asked) = number(version) else { return Ok(path) };
+    let Some(asked) = number(version) else { return Ok((newest, path)) };
     if Some(asked) < number(API.1) {
         return Err(Refusal::bad(format!(
             "client version {version} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
             API.1
         )));
     }
-    if Some(asked) > number(API.0) {
+    if asked > newest {
         return Err(Refusal::bad(format!(
             "client version {version} is too new. Maximum supported API version is {}",
             API.0
         )));
     }
-    Ok(&path[path.len() - rest.len() - 1..])
+    Ok((asked, &path[path.len() - rest.len() - 1..]))
 }
 
 async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incoming>) -> Handled {
@@ -85,7 +88,7 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         ["containers", "create"] if is(&post) => containers::create(daemon, query, request).await,
         ["containers", "prune"] if is(&post) => containers::prune(daemon, query).await,
         ["containers", id] if is(&delete) => containers::remove(daemon, id, query).await,
-        ["containers", id, "json"] if is(&get) => containers::inspect(daemon, id).await,
+        ["containers", id, "json"] if is(&get) => containers::inspect(daemon, id, &query).await,
         ["containers", id, "top"] if is(&get) => containers::top(daemon, id, &query).await,
         ["containers", id, "stats"] if is(&get) => containers::stats(daemon, id, &query).await,
         ["containers", id, "logs"] if is(&get) => streams::logs(daemon, id, &query).await,
@@ -156,7 +159,7 @@ mod tests {
             ("/info", "/info"),
             ("/volumes/x", "/volumes/x"),
         ] {
-            assert_eq!(version(path).ok(), Some(rest));
+            assert_eq!(version(path).ok().map(|(_, rest)| rest), Some(rest));
         }
         assert!(version("/v1.23/info").unwrap_err().message.contains("too old"));
         assert!(version("/v1.99/info").unwrap_err().message.contains("too new"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,8 +15,9 @@ use super::Daemon;
 use super::events::moment;
 use super::query::Query;
 use super::reply::{Handled, Refusal, empty, streamed};
+use crate::engine::monitor::Channel;
 use crate::engine::monitor::protocol::Attach;
-use crate::engine::stored::LogOptions;
+use crate::engine::stored::{Line, LogOptions};
 
 /// How long a log that is followed may lie unread.
 const PERIOD: Duration = Duration::from_millis(20);
@@ -33,9 +34,15 @@ pub(super) async fn attach(
         stdout: join && query.is("stdout"),
         stderr: join && query.is("stderr"),
         detach: detach_keys(query.get("detachKeys"))?,
+        raw: None,
     };
+    let past = query.is("logs").then(|| LogOptions {
+        stdout: query.is("stdout"),
+        stderr: query.is("stderr"),
+        ..LogOptions::default()
+    });
     let id = id.to_owned();
-    let (stream, terminal) = daemon
+    let (lines, stream, terminal) = daemon
         .work(move |engine| {
             let record = engine.find(&id)?;
             if record.status == crate::engine::stored::Status::Paused {
@@ -44,11 +51,31 @@ pub(super) async fn attach(
                     message: format!("container {id} is paused, unpause the container before attach"),
                 });
             }
-            Ok((engine.attach(&record, &attach)?, record.has_terminal()))
+            let raw = record.has_terminal();
+            let mut lines = Vec::new();
+            if let Some(options) = past {
+                let mut reader = engine.logs(&record, options)?;
+                while let Some(line) = reader.next_line()? {
+                    lines.extend(frame(&line, raw));
+                }
+            }
+            let stream = if join { Some(engine.attach(&record, &attach)?) } else { None };
+            Ok((lines, stream, raw))
         })
         .await?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-    hijack(request.headers(), upgrade, stream, terminal)
+    hijack(request.headers(), upgrade, lines.into(), stream, terminal)
+}
+
+/// A line of a log as a client gets it.
+fn frame(line: &Line, raw: bool) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(8 + line.text.len());
+    if !raw {
+        let channel = if line.stderr { Channel::Stderr } else { Channel::Stdout };
+        frame.extend(channel.header(line.text.len()));
+    }
+    frame.extend(line.text.as_bytes());
+    frame
 }
 
 /// The keys that end a connection, as `ctrl-p,ctrl-q`; docker's default where none are given.
@@ -67,16 +94,21 @@ pub(super) fn detach_keys(text: Option<&str>) -> Result<Vec<u8>, Refusal> {
     keys.ok_or_else(|| Refusal::bad(format!("invalid detach keys ({text})")))
 }
 
-/// Hands a client's connection over to the monitor's. With an `Upgrade` header both ways, by raw bytes; without one the
-/// outputs only, as the body of the answer.
+/// Hands a client's connection over to the monitor's, after what was said before. With an `Upgrade` header both ways, by
+/// raw bytes; without one the outputs only, as the body of the answer.
 pub(super) fn hijack(
     headers: &HeaderMap,
     upgrade: Option<OnUpgrade>,
-    stream: StdStream,
+    past: Bytes,
+    stream: Option<StdStream>,
     terminal: bool,
 ) -> Handled {
-    stream.set_nonblocking(true)?;
-    let mut stream = UnixStream::from_std(stream)?;
+    let stream = stream
+        .map(|stream| {
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        })
+        .transpose()?;
     let kind = if terminal {
         "application/vnd.docker.raw-stream"
     } else {
@@ -85,10 +117,19 @@ pub(super) fn hijack(
     let Some(upgrade) = upgrade.filter(|_| headers.contains_key(UPGRADE)) else {
         let (sender, reply) = streamed(kind);
         tokio::spawn(async move {
+            if !past.is_empty() && sender.send(past).await.is_err() {
+                return;
+            }
+            let Some(mut stream) = stream else { return };
             let mut buffer = vec![0; 16 * 1024];
-            while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            loop {
+                let read = tokio::select! {
+                    read = stream.read(&mut buffer) => read,
+                    () = sender.closed() => return,
+                };
+                let Ok(read @ 1..) = read else { return };
                 if sender.send(Bytes::copy_from_slice(&buffer[..read])).await.is_err() {
-                    break;
+                    return;
                 }
             }
         });
@@ -96,7 +137,7 @@ pub(super) fn hijack(
     };
     tokio::spawn(async move {
         if let Ok(client) = upgrade.await {
-            join(TokioIo::new(client), stream).await;
+            join(client, &past, stream).await;
         }
     });
     let mut reply = empty(StatusCode::SWITCHING_PROTOCOLS);
@@ -107,19 +148,51 @@ pub(super) fn hijack(
 }
 
 /// Copies both ways until the monitor hangs up. The client's end of input is passed on as such.
-async fn join(client: TokioIo<hyper::upgrade::Upgraded>, monitor: UnixStream) {
-    let (mut from_client, mut to_client) = tokio::io::split(client);
+async fn join(client: Upgraded, past: &[u8], monitor: Option<UnixStream>) {
+    let (client, unread) = match client.downcast::<TokioIo<UnixStream>>() {
+        Ok(parts) => (parts.io.into_inner(), parts.read_buf),
+        Err(_) => return,
+    };
+    let (mut from_client, mut to_client) = client.into_split();
+    if !past.is_empty() {
+        head_read(to_client.as_ref()).await;
+        if to_client.write_all(past).await.is_err() {
+            return;
+        }
+    }
+    let Some(monitor) = monitor else {
+        let _ = to_client.shutdown().await;
+        return;
+    };
     let (mut from_monitor, mut to_monitor) = monitor.into_split();
     let inward = tokio::spawn(async move {
-        let ended = tokio::io::copy(&mut from_client, &mut to_monitor).await;
-        if ended.is_ok() {
+        let begun = to_monitor.write_all(&unread).await;
+        if begun.is_ok() && tokio::io::copy(&mut from_client, &mut to_monitor).await.is_ok() {
             let _ = to_monitor.shutdown().await;
         }
-        (from_client, to_monitor, ended.is_ok())
+        (from_client, to_monitor)
     });
-    let _ = tokio::io::copy(&mut from_monitor, &mut to_client).await;
+    let mut first = vec![0; 16 * 1024];
+    if let Ok(read @ 1..) = from_monitor.read(&mut first).await {
+        head_read(to_client.as_ref()).await;
+        if to_client.write_all(&first[..read]).await.is_ok() {
+            drop(first);
+            let _ = tokio::io::copy(&mut from_monitor, &mut to_client).await;
+        }
+    }
     let _ = to_client.shutdown().await;
     inward.abort();
+}
+
+/// Waits, not for long, until the client has read the answer's head. Some read it through a buffer and then take the bare
+/// connection: what came together with the head is lost to them (docker-py before 7.2 is one).
+async fn head_read(client: &UnixStream) {
+    for _ in 0..20 {
+        if !crate::sys::has_unread(client).unwrap_or(false) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 pub(super) async fn logs(daemon: &Daemon, id: &str, query: &Query) -> Handled {
@@ -151,13 +224,7 @@ pub(super) async fn logs(daemon: &Daemon, id: &str, query: &Query) -> Handled {
             // Looked at before the file: what is written until the end is read after it.
             let live = follow && engine.find(&record.id).is_ok_and(|record| record.status.is_live());
             while let Ok(Some(line)) = reader.next_line() {
-                let mut frame = Vec::with_capacity(8 + line.text.len());
-                if !raw {
-                    frame.extend([if line.stderr { 2 } else { 1 }, 0, 0, 0]);
-                    frame.extend((line.text.len() as u32).to_be_bytes());
-                }
-                frame.extend(line.text.as_bytes());
-                if sender.blocking_send(frame.into()).is_err() {
+                if sender.blocking_send(frame(&line, raw).into()).is_err() {
                     return;
                 }
             }

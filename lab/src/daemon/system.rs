@@ -1,6 +1,6 @@
 //! What the daemon tells of itself.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::reply::{Handled, Reply, ok, text};
 use super::{API, Daemon};
@@ -46,7 +46,7 @@ pub(super) async fn info(daemon: &Daemon) -> Handled {
     let count = |status| records.iter().filter(|record| record.status == status).count();
     let uname = rustix::system::uname();
     let memory = rustix::system::sysinfo();
-    ok_info(&json!({
+    let mut info = json!({
         "ID": "lab", "Name": uname.nodename().to_string_lossy(),
         "Containers": records.len(), "ContainersRunning": count(Status::Running), "ContainersPaused": count(Status::Paused),
         "ContainersStopped": records.iter().filter(|record| !record.status.is_live()).count(),
@@ -63,35 +63,64 @@ pub(super) async fn info(daemon: &Daemon) -> Handled {
         "ServerVersion": env!("CARGO_PKG_VERSION"), "Runtimes": {"container": {"path": "lab"}, "vm": {"path": "lab"}},
         "DefaultRuntime": Runtime::Container.name(), "SecurityOptions": ["name=seccomp,profile=builtin"],
         "IndexServerAddress": "https://index.docker.io/v1/", "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": ["127.0.0.0/8"], "Mirrors": []},
-        "Swarm": {"LocalNodeState": "inactive"}, "Labels": [], "Warnings": null,
-    }))
+        "Swarm": {"LocalNodeState": "inactive", "NodeID": "", "NodeAddr": "", "ControlAvailable": false, "Error": "", "RemoteManagers": null},
+    });
+    // What no part of the lab has, and clients look for.
+    let more = json!({
+        "Labels": [], "Warnings": null, "Debug": false, "ExperimentalBuild": false, "NFd": 0, "NGoroutines": 0, "NEventsListener": 0,
+        "HttpProxy": "", "HttpsProxy": "", "NoProxy": "", "LiveRestoreEnabled": true, "Isolation": "", "InitBinary": "docker-init",
+        "CPUShares": true, "CPUSet": true, "KernelMemoryTCP": false, "BridgeNfIptables": false, "BridgeNfIp6tables": false,
+        "OSVersion": "", "ProductLicense": "", "GenericResources": null, "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
+    });
+    if let (Value::Object(info), Value::Object(more)) = (&mut info, more) {
+        info.extend(more);
+    }
+    Ok(ok(&info))
 }
 
-#[allow(clippy::unnecessary_wraps, reason = "the end of a handler")]
-fn ok_info(value: &serde_json::Value) -> Handled {
-    Ok(ok(value))
-}
-
+/// `docker system df`: what takes how much space.
 pub(super) async fn usage(daemon: &Daemon) -> Handled {
-    let now = jiff::Timestamp::now();
-    let (records, images, volumes) = daemon
-        .work(|engine| Ok((engine.records()?, engine.images_with_embedded()?.list()?, engine.volumes()?)))
-        .await?;
-    let total: u64 = images.iter().map(|image| image.size).sum();
-    let images: Vec<_> = images
-        .iter()
-        .map(|image| {
-            let users = records.iter().filter(|record| record.image_id == image.id.to_string()).count();
-            let names: Vec<String> = image.name.iter().map(crate::image::Reference::familiar).collect();
-            json!({"Id": image.id, "RepoTags": names, "Size": image.size, "SharedSize": 0, "Containers": users, "Created": 0})
+    daemon
+        .work(|engine| {
+            let now = jiff::Timestamp::now();
+            let (records, all) = (engine.records()?, engine.images_with_embedded()?.list()?);
+            let mut images: Vec<Value> = Vec::new();
+            for image in &all {
+                let id = image.id.to_string();
+                let name = image.name.as_ref().map(crate::image::Reference::familiar);
+                // One image under two names is one entry.
+                if let Some(known) = images.iter_mut().find(|known| known["Id"] == id.as_str()) {
+                    if let (Some(tags), Some(name)) = (known["RepoTags"].as_array_mut(), name) {
+                        tags.push(name.into());
+                    }
+                    continue;
+                }
+                let users = records.iter().filter(|record| record.image_id == id).count();
+                let created = image.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+                images.push(json!({
+                    "Id": id, "ParentId": "", "RepoTags": name.into_iter().collect::<Vec<_>>(), "RepoDigests": [], "Size": image.size,
+                    "SharedSize": 0, "Containers": users, "Created": created.map_or(0, jiff::Timestamp::as_second), "Labels": {},
+                }));
+            }
+            let total: u64 = images.iter().filter_map(|image| image["Size"].as_u64()).sum();
+            let mut containers: Vec<Value> = Vec::new();
+            for record in &records {
+                let mut entry = record.summary(now);
+                super::containers::add_sizes(engine, record, &mut entry);
+                containers.push(entry);
+            }
+            let volumes: Vec<Value> = engine
+                .volumes()?
+                .iter()
+                .map(|volume| {
+                    let mut told = super::volumes::describe(engine, volume);
+                    told["UsageData"] = json!({"Size": engine.volume_size(&volume.name), "RefCount": volume.used});
+                    told
+                })
+                .collect();
+            Ok(ok(&json!({
+                "LayersSize": total, "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": [], "BuilderSize": 0,
+            })))
         })
-        .collect();
-    let containers: Vec<_> = records.iter().map(|record| record.summary(now)).collect();
-    let volumes: Vec<_> = volumes
-        .iter()
-        .map(|volume| json!({"Name": volume.name, "Driver": "local", "Scope": "local", "UsageData": {"Size": 0, "RefCount": volume.used}}))
-        .collect();
-    Ok(ok(
-        &json!({"LayersSize": total, "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": []}),
-    ))
+        .await
 }

@@ -23,7 +23,7 @@ struct Wanted {
     labels: Option<Map<String, Value>>,
 }
 
-fn describe(engine: &Engine, volume: &Volume) -> Value {
+pub(super) fn describe(engine: &Engine, volume: &Volume) -> Value {
     json!({
         "Name": volume.name, "Driver": "local", "Mountpoint": engine.volume_path(&volume.name), "CreatedAt": volume.created,
         "Labels": volume.labels, "Scope": "local", "Options": volume.options,
@@ -46,16 +46,16 @@ pub(super) async fn list(daemon: &Daemon, query: Query) -> Handled {
         .await
 }
 
+fn labels(volume: &Volume) -> HashMap<String, String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    volume.labels.iter().map(|(key, value)| (key.clone(), text(value))).collect()
+}
+
 fn fits(volume: &Volume, filters: &Filters) -> bool {
     filters.fits("name", |name| volume.name.contains(name))
         && filters.fits("driver", |driver| driver == "local")
         && filters.fits("dangling", |dangling| matches!(dangling, "1" | "true") == (volume.used == 0))
         && filters.fits_labels(&labels(volume))
-}
-
-fn labels(volume: &Volume) -> HashMap<String, String> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    volume.labels.iter().map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
 pub(super) async fn create(daemon: &Daemon, request: Request<Incoming>) -> Handled {
@@ -111,17 +111,24 @@ pub(super) async fn prune(daemon: &Daemon, query: Query) -> Handled {
             // Docker has no `until` here: a volume's age says nothing about its content.
             filters.check(&["all", "label", "label!"])?;
             let scope = Scope::of(&filters, &["all"])?;
-            let all = filters.truth("all")?.unwrap_or(false);
-            let mut removed = Vec::new();
+            // Before 1.42 a prune took the named ones, too.
+            let all = filters.truth("all")?.unwrap_or(false) || query.before((1, 42));
+            let (mut removed, mut freed) = (Vec::new(), 0);
             let unused = |volume: &Volume| volume.used == 0 && (all || volume.anonymous);
             for volume in engine.volumes()?.into_iter().filter(unused) {
                 if !scope.takes(Some(&volume.created), &labels(&volume)) {
                     continue;
                 }
-                engine.remove_volume(&volume.name)?;
+                let bytes = engine.volume_size(&volume.name);
+                match engine.remove_volume(&volume.name) {
+                    Ok(()) => freed += bytes,
+                    // Taken into use or removed by somebody else meanwhile.
+                    Err(engine::Error::Conflict { .. } | engine::Error::Missing { .. }) => continue,
+                    Err(error) => return Err(error.into()),
+                }
                 removed.push(volume.name);
             }
-            Ok(ok(&json!({"VolumesDeleted": removed, "SpaceReclaimed": 0})))
+            Ok(ok(&json!({"VolumesDeleted": removed, "SpaceReclaimed": freed})))
         })
         .await
 }

@@ -24,15 +24,27 @@ pub(super) fn exec(monitor: &Arc<Monitor>, stream: UnixStream, id: &str, attach:
     let (process, record) = match begun {
         Ok(begun) => begun,
         Err(error) => {
-            let _ = monitor.engine.note_exec(id, false, 0, Some(i64::from(error.exit_code())));
+            // What docker notes for a command that cannot be started, whether it is missing or no program.
+            let code = if error.exit_code() == 127 { 126 } else { error.exit_code() };
+            let _ = monitor.engine.note_exec(id, false, 0, Some(i64::from(code)));
             let _ = say(&stream, &Answer::Failed((&error).into()));
             return;
         }
     };
     let _ = monitor.engine.note_exec(id, true, i64::from(process.inside.pid().unwrap_or(0)), None);
     let told = say(&stream, &Answer::Done);
+    let container = monitor.record();
+    let tell = |action: &str, more: &[(&str, &str)]| {
+        // What nobody can be told of is no reason to disturb the process.
+        let _ = container.as_ref().map(|container| monitor.engine.tell_container(container, action, more));
+    };
+    tell(
+        &format!("exec_start: {}", record.config.cmd.as_deref().unwrap_or_default().join(" ")),
+        &[("execID", id)],
+    );
     let client = attach.filter(|_| told.is_ok()).map(|attach| (stream, attach));
-    attend(process, &record, client);
+    let code = attend(process, &record, client);
+    tell("exec_die", &[("execID", id), ("exitCode", &code.to_string())]);
     monitor.terminals.remove(id);
 }
 
@@ -130,7 +142,7 @@ fn process(monitor: &Monitor, spec: &Spec, record: &ExecRecord) -> Result<Proces
 }
 
 /// Copies its outputs to the client, if there is one, until its end.
-fn attend(mut process: Added, record: &ExecRecord, client: Option<(UnixStream, Attach)>) {
+fn attend(mut process: Added, record: &ExecRecord, client: Option<(UnixStream, Attach)>) -> i64 {
     let mut sink = None;
     if let Some((stream, attach)) = client {
         if attach.stdin
@@ -138,14 +150,16 @@ fn attend(mut process: Added, record: &ExecRecord, client: Option<(UnixStream, A
         {
             let input = Arc::clone(&process.input);
             let _ = serve::spawn("input", move || {
-                input.copy_from(&from, &attach.detach);
+                if input.copy_from(&from, &attach.detach) {
+                    let _ = from.shutdown(std::net::Shutdown::Both);
+                }
             });
         }
         sink = Some(Client {
             socket: stream,
             stdout: attach.stdout,
             stderr: attach.stderr,
-            raw: record.terminal(),
+            raw: attach.raw.unwrap_or(record.terminal()),
         });
     }
     let mut buffer = [0; 16 * 1024];
@@ -189,4 +203,5 @@ fn attend(mut process: Added, record: &ExecRecord, client: Option<(UnixStream, A
         let _ = client.socket.flush();
         let _ = client.socket.shutdown(std::net::Shutdown::Both);
     }
+    code
 }

@@ -36,6 +36,7 @@ use super::place::Place;
 use super::sandbox::Sandbox;
 use super::stored::{Engine, Record, Status};
 use super::{Error, stored};
+pub(crate) use output::Channel;
 use output::{Hub, Log};
 use protocol::Failure;
 use streams::Input;

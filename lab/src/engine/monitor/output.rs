@@ -34,7 +34,7 @@ impl Channel {
     }
 
     /// The header of a frame: the stream, three zero bytes, the length (Docker Engine API, "Stream format").
-    fn header(self, length: usize) -> [u8; 8] {
+    pub(crate) fn header(self, length: usize) -> [u8; 8] {
         let mut header = [0; 8];
         header[0] = if self == Self::Stdout { 1 } else { 2 };
         header[4..].copy_from_slice(&(length as u32).to_be_bytes());

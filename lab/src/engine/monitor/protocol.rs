@@ -71,6 +71,9 @@ pub struct Attach {
     /// Input that ends the connection and not the workload; empty for none.
     #[serde(default)]
     pub detach: Vec<u8>,
+    /// Whether the outputs come without frames; where not given, as they do from a terminal.
+    #[serde(default)]
+    pub raw: Option<bool>,
 }
 
 /// What a monitor answers.

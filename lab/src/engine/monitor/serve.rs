@@ -12,11 +12,14 @@ use super::output::Client;
 use super::protocol::{Answer, Ask, Attach, hear, say};
 use super::{Monitor, exec};
 use crate::engine::error::Context as _;
-use crate::engine::stored::{Status, plan};
+use crate::engine::stored::{self, Status, plan};
 use crate::engine::{Error, bundle};
 
 /// The threads here do little: they need no more than this, of which the kernel gives what is touched.
 const STACK: usize = 256 * 1024;
+
+/// How long the answer to a SIGKILL waits for its effect; docker's.
+const KILLED: Duration = Duration::from_secs(10);
 
 /// A thread with a small stack.
 pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
@@ -96,7 +99,7 @@ fn start(monitor: &Monitor) -> Result<(), Error> {
 }
 
 fn join(monitor: &Arc<Monitor>, stream: &UnixStream, attach: &Attach) {
-    let raw = monitor.record().is_ok_and(|record| record.has_terminal());
+    let raw = attach.raw.unwrap_or_else(|| monitor.record().is_ok_and(|record| record.has_terminal()));
     let Ok(socket) = stream.try_clone() else { return };
     if say(stream, &Answer::Done).is_err() {
         return;
@@ -142,18 +145,39 @@ fn removes(monitor: &Monitor) -> bool {
 }
 
 fn kill(monitor: &Monitor, signal: i32) -> Result<(), Error> {
-    let stops = signal == Signal::SIGKILL as i32;
+    let record = monitor.record()?;
+    let killed = signal == Signal::SIGKILL as i32;
+    // The signal by which the container is stopped means that the user wants it ended, as docker has it.
+    let own = record.body.stop_signal.as_deref().filter(|name| !name.is_empty());
+    let stops = killed || own.is_none_or(|name| stored::signal(name).is_ok_and(|own| own == signal));
+    let before = monitor.gate().ended.0;
     if stops {
         monitor.gate().stop = true;
         monitor.engine.note_stopped(&monitor.id)?;
     }
     match monitor.sandbox().as_mut() {
-        Some(sandbox) => sandbox.kill(signal)?,
+        Some(sandbox) => {
+            sandbox.kill(signal)?;
+            if stops && record.status == Status::Paused {
+                // One that is held acts upon no signal.
+                sandbox.resume()?;
+                monitor.engine.note_status(&monitor.id, Status::Running)?;
+            }
+        }
         // Between two runs: that there will be no other is all.
         None if stops => monitor.changed.notify_all(),
         None => return Err(Error::conflict("container is not running")),
     }
-    monitor.engine.tell_container(&monitor.record()?, "kill", &[("signal", &signal.to_string())])
+    monitor.engine.tell_container(&record, "kill", &[("signal", &signal.to_string())])?;
+    if killed {
+        let mut gate = monitor.gate();
+        gate.waiting += 1;
+        drop(gate);
+        ended(monitor, before, Some(Instant::now() + KILLED));
+        monitor.gate().waiting -= 1;
+        monitor.changed.notify_all();
+    }
+    Ok(())
 }
 
 fn stop(monitor: &Monitor, signal: i32, seconds: i64) -> Result<(), Error> {

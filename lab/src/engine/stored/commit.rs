@@ -37,13 +37,14 @@ impl Engine {
     /// # Errors
     /// Where the changes cannot be read or stored.
     pub fn commit(&self, record: &Record, commit: &Commit) -> Result<Image, Error> {
-        let still = commit.pause && record.status == Status::Running;
-        if still {
-            self.pause(record, true)?;
-        }
+        // What cannot be held still has just ended: then it is still.
+        let held = commit.pause && record.status == Status::Running && self.pause(record, true).is_ok();
         let image = self.commit_as_it_is(record, commit);
-        if still {
-            self.pause(&self.find(&record.id)?, false)?;
+        if held {
+            match self.pause(&self.find(&record.id)?, false) {
+                Err(Error::Conflict { .. }) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
         }
         image
     }

@@ -140,10 +140,12 @@ impl Engine {
         let record = self.find(&record.id)?;
         if record.status.is_live() {
             if !force {
+                // Docker's wordings, the new one and that which older scripts look for.
+                let (name, state) = (&record.name, record.status.name());
                 return Err(Error::conflict(format!(
-                    "cannot remove container \"/{}\": container is {}: stop the container before removing or force remove",
-                    record.name,
-                    record.status.name()
+                    "cannot remove container \"/{name}\": container is {state}: stop the container before removing or force \
+                     remove (You cannot remove a {state} container {})",
+                    record.id
                 )));
             }
             match self.kill_and_wait(&record) {
@@ -190,8 +192,8 @@ fn merge(body: &mut ContainerCreateBody, image: &Image) -> Result<(), Error> {
     let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
     let mut env: Vec<String> = config.env().clone().unwrap_or_default();
     env.retain(|variable| !given.iter().any(|other| name(other) == name(variable)));
-    let given = given.into_iter().filter(|variable| variable.contains('='));
-    body.env = Some(given.chain(env).collect());
+    // A name without a value stays: it removes the variable of whoever sets it.
+    body.env = Some(given.into_iter().chain(env).collect());
     if empty(&body.working_dir) {
         body.working_dir.clone_from(config.working_dir());
     }

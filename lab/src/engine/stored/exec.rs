@@ -54,6 +54,8 @@ impl Engine {
             _ => return Err(Error::conflict(format!("container {} is not running", record.id))),
         }
         let id = id::new().context("read", "/dev/urandom")?;
+        let event = format!("exec_create: {}", config.cmd.as_deref().unwrap_or_default().join(" "));
+        self.tell_container(record, &event, &[("execID", &id)])?;
         let text = serde_json::to_string(config)?;
         self.db.with(|db| {
             db.execute(

@@ -37,7 +37,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Missing`].
     pub fn stat_path(&self, record: &Record, path: &str) -> Result<Value, Error> {
-        stat(&self.root(record)?, path)
+        let (root, inside) = self.root_of(record, path)?;
+        stat(&root, &inside, path)
     }
 
     /// Writes a path of a container as a tar, under its own name.
@@ -45,13 +46,14 @@ impl Engine {
     /// # Errors
     /// [`Error::Missing`]; where the output ends early.
     pub fn copy_out(&self, record: &Record, path: &str, output: impl Write) -> Result<(), Error> {
-        let root = self.root(record)?;
-        let found = root.find(path)?;
+        let (root, inside) = self.root_of(record, path)?;
+        let found = root.find(&inside)?;
         statat(&found.parent, found.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).map_err(|_| missing(path))?;
         let mut packer = Packer::new(output, Options::default());
-        packer
-            .add(found.parent.as_fd(), OsStr::from_bytes(&found.name), &found.name)
-            .context("read", path)?;
+        // The content of a directory goes under the directory's own name, unless the path ends in `/.`.
+        let own = Path::new(path).file_name().map(OsStr::as_bytes).filter(|_| !path.ends_with("/."));
+        let name = if found.name == b"." { own.unwrap_or(b".") } else { &found.name };
+        packer.add(found.parent.as_fd(), OsStr::from_bytes(&found.name), name).context("read", path)?;
         packer.finish().context("read", path).map(drop)
     }
 
@@ -60,8 +62,8 @@ impl Engine {
     /// # Errors
     /// Where the directory is missing, or the archive is damaged or would lead out of it.
     pub fn copy_in(&self, record: &Record, path: &str, input: impl BufRead) -> Result<(), Error> {
-        let root = self.root(record)?;
-        let found = root.find(&format!("{path}/"))?;
+        let (root, inside) = self.root_of(record, path)?;
+        let found = root.find(&format!("{inside}/"))?;
         let mut archive = Archive::new(input);
         loop {
             let member =
@@ -116,6 +118,20 @@ impl Engine {
     }
 }
 
+/// What is made in every container for something to be mounted on; no change of the workload's.
+const MADE: [&str; 10] = [
+    "/dev/console",
+    "/dev/mqueue",
+    "/dev/pts",
+    "/dev/shm",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/proc/",
+    "/sys/",
+    "/dev/ptmx",
+];
+
 fn names(directory: &OwnedFd) -> Result<Vec<Vec<u8>>, Error> {
     let read = || -> Result<Vec<Vec<u8>>, Errno> {
         let mut names = Vec::new();
@@ -138,6 +154,9 @@ fn walk(directory: &OwnedFd, path: &str, lowers: &[OwnedFd], changes: &mut Vec<C
             continue;
         }
         let path = format!("{path}/{}", name.to_string_lossy());
+        if MADE.contains(&&*path) {
+            continue;
+        }
         let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         let below = lowers.iter().any(|lower| {
@@ -154,14 +173,20 @@ fn walk(directory: &OwnedFd, path: &str, lowers: &[OwnedFd], changes: &mut Vec<C
         changes.push(Change { path: path.clone(), kind: if deleted { 2 } else { u8::from(!below) } });
         if kind == FileType::Directory {
             let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let before = changes.len();
             walk(&openat(directory, name, flags, Mode::empty())?, &path, lowers, changes)?;
+            let only_made =
+                changes.len() == before && MADE.iter().any(|made| made.starts_with(&format!("{path}/")));
+            if only_made {
+                changes.pop();
+            }
         }
     }
     Ok(())
 }
 
-fn stat(root: &Root, path: &str) -> Result<Value, Error> {
-    let found = root.find(path)?;
+fn stat(root: &Root, inside: &str, path: &str) -> Result<Value, Error> {
+    let found = root.find(inside)?;
     let stat =
         statat(&found.parent, found.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).map_err(|_| missing(path))?;
     let kind = FileType::from_raw_mode(stat.st_mode);

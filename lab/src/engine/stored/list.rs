@@ -13,9 +13,9 @@ use crate::engine::Error;
 pub struct Filters(HashMap<String, Vec<String>>);
 
 /// The filters that containers have.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "id", "name", "label", "status", "exited", "ancestor", "before", "since", "volume", "network", "health",
-    "is-task", "publish",
+    "is-task", "publish", "expose",
 ];
 
 impl Filters {
@@ -70,7 +70,7 @@ impl Filters {
         self.get(name).is_none_or(|values| values.iter().any(|value| fit(value)))
     }
 
-    /// Whether all values of `label` fit: a key, or a key and its value.
+    /// Whether all values of `label` fit, a key or a key and its value, and none of `label!`.
     pub fn fits_labels(&self, labels: &HashMap<String, String>) -> bool {
         self.get("label").is_none_or(|values| Self::all_fit(values, labels))
     }

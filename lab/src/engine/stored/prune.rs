@@ -62,20 +62,26 @@ pub struct PrunedImages {
 }
 
 impl Engine {
-    /// Removes the containers that do not run and fit the filters; tells their ids.
+    /// Removes the containers that do not run and fit the filters; tells their ids, and the bytes that they had written.
     ///
     /// # Errors
     /// A filter that there is not; where one cannot be removed.
-    pub fn prune_containers(&self, filters: &Filters) -> Result<Vec<String>, Error> {
+    pub fn prune_containers(&self, filters: &Filters) -> Result<(Vec<String>, u64), Error> {
         let scope = Scope::of(filters, &[])?;
-        let mut removed = Vec::new();
+        let (mut removed, mut freed) = (Vec::new(), 0);
         for record in self.records()?.into_iter().filter(|record| !record.status.is_live()) {
             if scope.takes(Some(&record.created), &record.body.labels.clone().unwrap_or_default()) {
-                self.remove(&record, false, false)?;
+                let bytes = self.written(&record);
+                match self.remove(&record, false, false) {
+                    Ok(()) => freed += bytes,
+                    // Started or removed by somebody else meanwhile.
+                    Err(Error::Conflict { .. } | Error::Missing { .. }) => continue,
+                    Err(error) => return Err(error),
+                }
                 removed.push(record.id);
             }
         }
-        Ok(removed)
+        Ok((removed, freed))
     }
 
     /// Removes the images without a tag that no container needs and that fit the filters; with the filter

@@ -14,7 +14,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
 };
 
-use super::{Engine, Record};
+use super::{Engine, Record, plan};
 use crate::engine::error::Context as _;
 use crate::engine::place::make_all;
 use crate::engine::{Error, Runtime};
@@ -57,6 +57,25 @@ impl Engine {
         let directory =
             self.mount_detached(&record, &layers).context("mount the files of", record.short_id())?;
         Ok(Root { directory, _image: Some(image) })
+    }
+
+    /// Opens what a path of a container lies in, and tells the path in it: the container's root, or, of one that does not
+    /// run, the volume or folder of the host that would be mounted there.
+    pub(super) fn root_of(&self, record: &Record, path: &str) -> Result<(Root, String), Error> {
+        let root = self.root(record)?;
+        if self.find(&record.id)?.status.is_live() {
+            return Ok((root, path.to_owned()));
+        }
+        let asked = clean(path);
+        let inside = |wish: &plan::Wish| Some(asked.strip_prefix(clean(&wish.target)).ok()?.to_owned());
+        let wishes = plan::wishes(&record.body)?;
+        let deepest = wishes
+            .iter()
+            .filter_map(|wish| Some((self.source(wish).filter(|source| source.is_dir())?, inside(wish)?)))
+            .min_by_key(|(_, rest)| rest.components().count());
+        let Some((source, rest)) = deepest else { return Ok((root, path.to_owned())) };
+        let end = if path.ends_with('/') { "/" } else { "" };
+        Ok((Root { directory: host_directory(&source)?, _image: None }, format!("/{}{end}", rest.display())))
     }
 
     fn mount_detached(&self, record: &Record, layers: &[PathBuf]) -> std::io::Result<OwnedFd> {

@@ -170,15 +170,20 @@ impl Engine {
         Ok(used)
     }
 
+    /// Where on the host that lies which a wish names; nowhere for a tmpfs.
+    pub(super) fn source(&self, wish: &Wish) -> Option<PathBuf> {
+        match (&wish.source, wish.kind) {
+            (_, MountType::TMPFS) | (None, _) => None,
+            (Some(name), MountType::VOLUME) => Some(self.volume_path(name)),
+            (Some(path), _) => Some(PathBuf::from(path)),
+        }
+    }
+
     /// The mounts of a container, their sources found. A folder that `-v` names is made, as docker does.
     pub(crate) fn mounts(&self, wishes: &[Wish]) -> Result<Vec<Extra>, Error> {
         let mut mounts = Vec::with_capacity(wishes.len());
         for wish in wishes {
-            let source = match (&wish.source, wish.kind) {
-                (Some(name), MountType::VOLUME) => Some(self.volume_path(name)),
-                (Some(path), _) => Some(PathBuf::from(path)),
-                (None, _) => None,
-            };
+            let source = self.source(wish);
             if let Some(path) = source.as_ref().filter(|path| !path.exists()) {
                 if wish.must_exist && wish.kind == MountType::BIND {
                     let message = "invalid mount config for type \"bind\": bind source path does not exist";
