@@ -1,7 +1,8 @@
 //! What the second wall needs: KVM, with hardware behind it or without, or else QEMU.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 
 use super::{Check, as_root, find_program, install};
 use crate::measure::environment::has_cpu_flag;
@@ -15,6 +16,7 @@ pub(super) struct Machine {
     pub needs_patched_kernel: bool,
 }
 
+const KVM: &str = "/dev/kvm";
 const QEMU: &str = "qemu-system-x86_64";
 
 pub(super) fn examine() -> Machine {
@@ -54,13 +56,12 @@ fn kvm(backing: Result<&Backing, &str>, qemu: bool) -> Check {
 
 /// What stands in the way of /dev/kvm, and what removes it.
 fn obstacle(reason: &str) -> (String, String) {
-    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+    match OpenOptions::new().read(true).write(true).open(KVM) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             let user = std::env::var("USER").unwrap_or_else(|_| "$USER".into());
-            (
-                "no permission on /dev/kvm".into(),
-                format!("{}; then log in again", as_root(&format!("usermod -aG kvm {user}"))),
-            )
+            let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+            let (mode, gid) = fs::metadata(KVM).map_or((0, 0), |found| (found.mode(), found.gid()));
+            ("no permission on /dev/kvm".into(), permit(&user, mode, gid, &groups))
         }
         Err(_) => {
             let module = match (has_cpu_flag("vmx"), has_cpu_flag("svm")) {
@@ -80,9 +81,32 @@ fn obstacle(reason: &str) -> (String, String) {
     }
 }
 
+/// What lets this user use /dev/kvm: to belong to its group, where udev gave it to one that may use it, as it does on most
+/// machines; otherwise to open it to everyone, until the next start.
+fn permit(user: &str, mode: u32, gid: u32, groups: &str) -> String {
+    // A line of group(5): NAME:PASSWORD:GID:MEMBERS.
+    let named = |line: &&str| line.split(':').nth(2).and_then(|text| text.parse().ok()) == Some(gid);
+    let group = groups.lines().find(named).and_then(|line| line.split(':').next());
+    match group {
+        Some(group) if gid != 0 && mode & 0o060 == 0o060 => {
+            format!("{}; then log in again", as_root(&format!("usermod -aG {group} {user}")))
+        }
+        _ => as_root(&format!("chmod 666 {KVM}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_group_of_the_device_is_the_way_in_only_where_it_may_use_it() {
+        let groups = "root:x:0:\nkvm:x:104:eva\n";
+        assert!(permit("eva", 0o20660, 104, groups).contains("usermod -aG kvm eva"));
+        for (mode, gid) in [(0o20600, 104), (0o20660, 0), (0o20660, 7)] {
+            assert!(permit("eva", mode, gid, groups).contains("chmod 666 /dev/kvm"), "{mode:o} {gid}");
+        }
+    }
 
     #[test]
     fn kvm_without_hardware_is_never_shown_as_plain_found() {
