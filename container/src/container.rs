@@ -90,6 +90,11 @@ impl Container {
         spec::load(self.dir.path())
     }
 
+    /// Its root file system, as the bundle names it.
+    pub fn rootfs(&self) -> &Path {
+        &self.state.rootfs
+    }
+
     /// When it was created, in seconds since 1970.
     pub fn created(&self) -> u64 {
         self.state.created
@@ -203,10 +208,10 @@ impl Container {
     pub fn kill(&self, signal: i32) -> Result<()> {
         match self.status() {
             Status::Created | Status::Running | Status::Paused => {}
-            status => return Err(self.wrong("kill", status)),
+            status => return Err(self.not_running(status)),
         }
         match sys::pidfd_signal(&self.pidfd, signal) {
-            Err(rustix::io::Errno::SRCH) => Err(self.wrong("kill", Status::Stopped)),
+            Err(rustix::io::Errno::SRCH) => Err(self.not_running(Status::Stopped)),
             result => result.context("send a signal to", &self.state.id),
         }
     }
@@ -308,6 +313,12 @@ impl Container {
 
     pub(crate) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// In the words by which containerd knows that there is nothing left to kill.
+    fn not_running(&self, status: Status) -> Error {
+        let status = format!("{status} (container not running)");
+        Error::State { operation: "kill", id: self.state.id.clone(), status }
     }
 
     pub(crate) fn wrong(&self, operation: &'static str, status: Status) -> Error {

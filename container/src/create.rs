@@ -17,7 +17,7 @@ use crate::options::{CreateOptions, Stdio};
 use crate::plan::{IdMaps, Plan, Surroundings};
 use crate::state::{State, StateDir, Status, start_time};
 use crate::sys::{self, Cloned};
-use crate::{exec, hooks, process, spec};
+use crate::{cgroup, exec, hooks, process, spec};
 
 // ANCHOR: create
 /// Makes a container: everything is set up, and its first process waits to become the workload.
@@ -45,6 +45,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     made.cgroup = Some(cgroup.clone());
     state.cgroup = cgroup.clone();
     result?;
+    cgroup::owner(&spec).map_or(Ok(()), |uid| cgroup.give_to(uid))?;
 
     // The plan: all that the process will do, worked out while this is still an ordinary program.
     let around = Surroundings {

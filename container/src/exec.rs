@@ -36,13 +36,22 @@ pub struct ExecOptions {
     pub pid_file: Option<PathBuf>,
     /// How many descriptors from 3 on it keeps.
     pub preserve_fds: u32,
+    /// Whether a paused container is no error: the call returns once that is resumed.
+    pub ignore_paused: bool,
 }
 
 impl ExecOptions {
     /// The usual: streams of the caller.
     pub fn new(process: impl Into<Process>) -> Self {
         let process = process.into();
-        Self { process, config: None, stdio: Stdio::Inherit, pid_file: None, preserve_fds: 0 }
+        Self {
+            process,
+            config: None,
+            stdio: Stdio::Inherit,
+            pid_file: None,
+            preserve_fds: 0,
+            ignore_paused: false,
+        }
     }
 }
 
@@ -96,6 +105,7 @@ impl Container {
     pub fn exec(&self, options: ExecOptions) -> Result<Running> {
         match self.status() {
             Status::Running | Status::Created => {}
+            Status::Paused if options.ignore_paused => {}
             status => return Err(self.wrong("exec in", status)),
         }
         let spec = options.config.map_or_else(|| self.config(), Ok)?;

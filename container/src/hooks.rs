@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use oci_spec::runtime::{Hook, Hooks};
@@ -24,7 +25,7 @@ use crate::state::{State, Status};
 pub(crate) fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &State, status: Status) -> Result<()> {
     for (index, hook) in hooks.into_iter().flatten().enumerate() {
         let field = format!("hooks.{kind}[{index}] ({})", hook.path().display());
-        one(hook, &input(state, status)).map_err(|reason| Error::config(field, reason))?;
+        one(hook, &input(state, status), &state.bundle).map_err(|reason| Error::config(field, reason))?;
     }
     Ok(())
 }
@@ -42,7 +43,32 @@ pub(crate) fn state(state: &State, status: Status) -> serde_json::Value {
     })
 }
 
-fn one(hook: &Hook, input: &[u8]) -> std::result::Result<(), String> {
+/// What the specification says of every hook, whichever of them are ever run.
+pub(crate) fn check(hooks: &Hooks) -> Result<()> {
+    let kinds = [
+        ("prestart", prestart(hooks)),
+        ("createRuntime", hooks.create_runtime().as_ref()),
+        ("createContainer", hooks.create_container().as_ref()),
+        ("startContainer", hooks.start_container().as_ref()),
+        ("poststart", hooks.poststart().as_ref()),
+        ("poststop", hooks.poststop().as_ref()),
+    ];
+    for (kind, hooks) in kinds {
+        for (index, hook) in hooks.into_iter().flatten().enumerate() {
+            let wrong = |field, reason| Err(Error::config(format!("hooks.{kind}[{index}].{field}"), reason));
+            if !hook.path().is_absolute() {
+                return wrong("path", "must be an absolute path");
+            }
+            if hook.timeout().is_some_and(|seconds| seconds <= 0) {
+                return wrong("timeout", "must be greater than 0; leave it out for none");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs one hook, in the bundle's directory as other runtimes do.
+fn one(hook: &Hook, input: &[u8], bundle: &Path) -> std::result::Result<(), String> {
     let mut command = Command::new(hook.path());
     let arguments = hook.args().clone().unwrap_or_default();
     if let Some((name, rest)) = arguments.split_first() {
@@ -51,6 +77,9 @@ fn one(hook: &Hook, input: &[u8]) -> std::result::Result<(), String> {
     }
     let environment = hook.env().iter().flatten().filter_map(|entry| entry.split_once('='));
     command.env_clear().envs(environment).stdin(Stdio::piped()).stdout(Stdio::null());
+    if bundle.is_dir() {
+        command.current_dir(bundle);
+    }
     let mut child = command.spawn().map_err(|error| format!("cannot be run: {error}"))?;
     // A hook that does not read its input is no error.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input));

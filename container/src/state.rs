@@ -64,6 +64,7 @@ pub(crate) struct State {
     /// When the process began, in clock ticks since the boot: with the pid it names one process for ever.
     pub(crate) pid_start: u64,
     pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
     /// `process.args[0]`, for messages of `start`.
     pub(crate) command: String,
     /// Seconds since 1970.
@@ -177,6 +178,7 @@ impl State {
             pid: 0,
             pid_start: 0,
             bundle: bundle.to_owned(),
+            rootfs: spec.root.as_ref().map(|root| bundle.join(root.path())).unwrap_or_default(),
             command: command.unwrap_or_default(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             owner: rustix::process::geteuid().as_raw(),

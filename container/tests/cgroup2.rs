@@ -7,6 +7,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use common::{Bundle, traces};
@@ -102,9 +103,40 @@ fn a_container_lives_in_version_2() {
     let process: spec::Process = serde_json::from_value(process).unwrap();
     assert_eq!(container.exec(ExecOptions::new(process)).unwrap().wait().unwrap(), Exit::Code(0));
 
+    if has("memory") {
+        let update = json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}});
+        let error = container.update(&serde_json::from_value(update).unwrap()).unwrap_err().to_string();
+        assert!(error.starts_with("linux.resources.memory.limit: "), "{error}");
+        assert_eq!(container.status(), Status::Running);
+    }
     container.delete(true).unwrap();
     assert_eq!(traces(&bundle), [].into());
     assert!(!Path::new(ROOT).join("lab-tests").exists(), "the parent that was made for it goes too");
+
+    // A container that may write to its cgroup has it for its own user, who makes cgroups below it.
+    let script =
+        "mkdir /sys/fs/cgroup/below && echo $$ > /sys/fs/cgroup/below/cgroup.procs && cat /proc/self/cgroup";
+    let mut bundle = Bundle::new(&["sh", "-c", &script.replace("mkdir", "busybox mkdir")]);
+    bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    let (container, _output) = bundle.create().unwrap();
+    let place = Path::new(ROOT).join(format!("lab-{}", bundle.id));
+    assert_eq!(
+        fs::metadata(place.join("cgroup.procs")).unwrap().uid(),
+        0,
+        "read-only: it stays the runtime's"
+    );
+    container.delete(true).unwrap();
+    let mount = bundle.config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+    mount["options"] = json!(["nosuid", "noexec", "nodev"]);
+    let created = bundle.create().unwrap();
+    for (file, uid) in
+        [("", 1000), ("cgroup.procs", 1000), ("cgroup.subtree_control", 1000), ("cgroup.freeze", 0)]
+    {
+        assert_eq!(fs::metadata(place.join(file)).unwrap().uid(), uid, "{file}");
+    }
+    let (exit, text) = common::run_to_end(created);
+    assert!(exit == Exit::Code(0) && text.contains("0::/below\n"), "{text}");
+    assert_eq!(traces(&bundle), [].into());
 
     // A file that the kernel does not have is named.
     let mut bundle = Bundle::new(&["true"]);

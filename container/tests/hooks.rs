@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 /// A hook that appends its name and its namespace of host names to a file.
 fn note(bundle: &Bundle, name: &str) -> Value {
     let log = bundle.directory.join("log");
-    let script =
-        format!("read state; echo {name} $(readlink /proc/self/ns/uts) \"$state\" >> {}", log.display());
+    let own = "$(readlink /proc/self/ns/uts) $(pwd)";
+    let script = format!("read state; echo {name} {own} \"$state\" >> {}", log.display());
     json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}])
 }
 
@@ -27,13 +27,14 @@ fn all_kinds_run_in_order_and_where_they_belong() {
     assert_eq!(bundle.run().0, Exit::Code(0));
 
     let log = fs::read_to_string(bundle.directory.join("log")).unwrap();
-    let lines: Vec<Vec<&str>> = log.lines().map(|line| line.splitn(3, ' ').collect()).collect();
+    let lines: Vec<Vec<&str>> = log.lines().map(|line| line.splitn(4, ' ').collect()).collect();
     assert_eq!(lines.iter().map(|line| line[0]).collect::<Vec<_>>(), kinds);
     let own = fs::read_link("/proc/self/ns/uts").unwrap();
     for line in &lines {
         let outside = line[1] == own.to_str().unwrap();
         assert_eq!(outside, line[0] != "createContainer", "{line:?}");
-        let state: Value = serde_json::from_str(line[2]).unwrap();
+        assert!(!outside || line[2] == bundle.directory.to_str().unwrap(), "{line:?}");
+        let state: Value = serde_json::from_str(line[3]).unwrap();
         assert_eq!(state["id"], bundle.id.as_str());
     }
     let started: Value =

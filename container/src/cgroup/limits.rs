@@ -42,7 +42,7 @@ pub(super) fn all(resources: &LinuxResources, v1: bool) -> Result<Vec<Limit>> {
         if v1 { memory_v1(&mut limits, memory) } else { memory_v2(&mut limits, memory)? }
     }
     if let Some(cpu) = resources.cpu() {
-        if v1 { cpu_v1(&mut limits, cpu) } else { cpu_v2(&mut limits, cpu) }
+        if v1 { cpu_v1(&mut limits, cpu) } else { cpu_v2(&mut limits, cpu)? }
     }
     if let Some(pids) = resources.pids() {
         // 0 was "no limit" to engines before the specification allowed it to mean none (runc reads it so too).
@@ -50,19 +50,26 @@ pub(super) fn all(resources: &LinuxResources, v1: bool) -> Result<Vec<Limit>> {
         limits.push(limit("pids", "pids.max", value, "pids.limit"));
     }
     if let Some(io) = resources.block_io() {
-        if v1 { io_v1(&mut limits, io) } else { io_v2(&mut limits, io) }
+        if v1 { io_v1(&mut limits, io) } else { io_v2(&mut limits, io)? }
     }
     for (index, page) in resources.hugepage_limits().iter().flatten().enumerate() {
-        let file = format!("hugetlb.{}.{}", page.page_size(), if v1 { "limit_in_bytes" } else { "max" });
-        if file.contains('/') {
+        let (size, end) = (page.page_size(), if v1 { "limit_in_bytes" } else { "max" });
+        if size.contains('/') {
             return Err(Error::config(
                 format!("linux.resources.hugepageLimits[{index}].pageSize"),
                 "is no page size",
             ));
         }
-        limits.push(limit("hugetlb", file, page.limit(), &format!("hugepageLimits[{index}]")));
+        let field = format!("hugepageLimits[{index}]");
+        limits.push(limit("hugetlb", format!("hugetlb.{size}.{end}"), page.limit(), &field));
+        // Reservations too, where the kernel counts them: then mmap(2) fails, instead of a SIGBUS later.
+        let reserved = limit("hugetlb", format!("hugetlb.{size}.rsvd.{end}"), page.limit(), &field);
+        limits.push(Limit { optional: true, ..reserved });
     }
-    if let (Some(network), true) = (resources.network(), v1) {
+    if let Some(network) = resources.network() {
+        let priorities = network.priorities().as_ref().is_some_and(|list| !list.is_empty());
+        let asked = network.class_id().is_some() || priorities;
+        only_v1(v1, asked, "network")?;
         if let Some(class) = network.class_id() {
             limits.push(limit("net_cls", "net_cls.classid", class, "network.classID"));
         }
@@ -77,10 +84,18 @@ pub(super) fn all(resources: &LinuxResources, v1: bool) -> Result<Vec<Limit>> {
         for (name, count) in values.into_iter().filter_map(|(name, count)| Some((name, count?))) {
             let _ = write!(value, " {name}={count}");
         }
+        if value == *device {
+            let field = format!("linux.resources.rdma[{device:?}]");
+            return Err(Error::config(field, "needs hcaHandles or hcaObjects, or both"));
+        }
         limits.push(limit("rdma", "rdma.max", value, "rdma"));
     }
     if v1 {
         devices_v1(&mut limits, resources)?;
+        if resources.unified().as_ref().is_some_and(|files| !files.is_empty()) {
+            let reason = "names files of cgroup version 2, and this machine has version 1";
+            return Err(Error::config("linux.resources.unified", reason));
+        }
     } else {
         for (file, value) in resources.unified().iter().flatten() {
             if file.contains('/') {
@@ -93,6 +108,15 @@ pub(super) fn all(resources: &LinuxResources, v1: bool) -> Result<Vec<Limit>> {
         }
     }
     Ok(limits)
+}
+
+/// What version 2 has nothing for must not be passed over (config-linux.md, "Unified").
+fn only_v1(v1: bool, asked: bool, field: &str) -> Result<()> {
+    if v1 || !asked {
+        return Ok(());
+    }
+    let reason = "has no equal in cgroup version 2; leave it out";
+    Err(Error::config(format!("linux.resources.{field}"), reason))
 }
 
 /// "-1" is how the specification says "no limit"; version 2 says "max".
@@ -123,6 +147,9 @@ fn memory_v1(limits: &mut Vec<Limit>, memory: &LinuxMemory) {
 }
 
 fn memory_v2(limits: &mut Vec<Limit>, memory: &LinuxMemory) -> Result<()> {
+    only_v1(false, memory.kernel_tcp().is_some_and(|bytes| bytes > 0), "memory.kernelTCP")?;
+    only_v1(false, memory.swappiness().is_some(), "memory.swappiness")?;
+    only_v1(false, memory.disable_oom_killer() == Some(true), "memory.disableOOMKiller")?;
     if let Some(value) = memory.limit().filter(|value| *value != 0) {
         limits.push(limit("memory", "memory.max", or_max(value), "memory.limit"));
     }
@@ -174,7 +201,9 @@ fn cpu_v1(limits: &mut Vec<Limit>, cpu: &LinuxCpu) {
     add("cpuset", "cpuset.mems", cpu.mems().clone().filter(|v| !v.is_empty()), "mems");
 }
 
-fn cpu_v2(limits: &mut Vec<Limit>, cpu: &LinuxCpu) {
+fn cpu_v2(limits: &mut Vec<Limit>, cpu: &LinuxCpu) -> Result<()> {
+    only_v1(false, cpu.realtime_runtime().is_some_and(|time| time != 0), "cpu.realtimeRuntime")?;
+    only_v1(false, cpu.realtime_period().is_some_and(|time| time != 0), "cpu.realtimePeriod")?;
     let mut add = |controller, file: &str, value: Option<String>, field: &str| {
         if let Some(value) = value {
             limits.push(limit(controller, file, value, &format!("cpu.{field}")));
@@ -192,6 +221,7 @@ fn cpu_v2(limits: &mut Vec<Limit>, cpu: &LinuxCpu) {
     add("cpu", "cpu.idle", cpu.idle().map(|v| v.to_string()), "idle");
     add("cpuset", "cpuset.cpus", cpu.cpus().clone().filter(|v| !v.is_empty()), "cpus");
     add("cpuset", "cpuset.mems", cpu.mems().clone().filter(|v| !v.is_empty()), "mems");
+    Ok(())
 }
 
 /// Version 1 counts shares from 2 to 262144 with 1024 as the default, version 2 weights from 1 to 10000 with 100: the
@@ -217,7 +247,14 @@ fn io_v1(limits: &mut Vec<Limit>, io: &LinuxBlockIo) {
     if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
         add("blkio.bfq.weight", weight.to_string(), "weight");
     }
+    if let Some(weight) = io.leaf_weight().filter(|weight| *weight != 0) {
+        add("blkio.leaf_weight", weight.to_string(), "leafWeight");
+    }
     for device in io.weight_device().iter().flatten() {
+        if let Some(weight) = device.leaf_weight() {
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            add("blkio.leaf_weight_device", value, "weightDevice");
+        }
         if let Some(weight) = device.weight() {
             add(
                 "blkio.bfq.weight_device",
@@ -236,7 +273,8 @@ fn io_v1(limits: &mut Vec<Limit>, io: &LinuxBlockIo) {
     }
 }
 
-fn io_v2(limits: &mut Vec<Limit>, io: &LinuxBlockIo) {
+fn io_v2(limits: &mut Vec<Limit>, io: &LinuxBlockIo) -> Result<()> {
+    only_v1(false, io.leaf_weight().is_some_and(|weight| weight != 0), "blockIO.leafWeight")?;
     let mut add = |file: &str, value: String, field: &str| {
         limits.push(limit("io", file, value, &format!("blockIO.{field}")));
     };
@@ -262,6 +300,7 @@ fn io_v2(limits: &mut Vec<Limit>, io: &LinuxBlockIo) {
     ] {
         throttle(devices.as_ref(), key).for_each(|value| add("io.max", value, field));
     }
+    Ok(())
 }
 
 /// The list of device rules, in its order.
@@ -323,6 +362,33 @@ mod tests {
         let json = r#"{"memory":{"limit":-1},"pids":{"limit":-1}}"#;
         assert_eq!(limits(json, true), pairs(&[("memory.limit_in_bytes", "-1"), ("pids.max", "max")]));
         assert_eq!(limits(json, false), pairs(&[("memory.max", "max"), ("pids.max", "max")]));
+    }
+
+    #[test]
+    fn what_version_2_has_nothing_for_is_refused_by_name() {
+        for (json, field) in [
+            (r#"{"memory":{"swappiness":60}}"#, "memory.swappiness"),
+            (r#"{"memory":{"disableOOMKiller":true}}"#, "memory.disableOOMKiller"),
+            (r#"{"cpu":{"realtimeRuntime":1}}"#, "cpu.realtimeRuntime"),
+            (r#"{"blockIO":{"leafWeight":10}}"#, "blockIO.leafWeight"),
+            (r#"{"network":{"classID":1}}"#, "network"),
+        ] {
+            let resources = serde_json::from_str(json).unwrap();
+            all(&resources, true).unwrap();
+            let error = all(&resources, false).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("linux.resources.{field}: ")), "{error}");
+        }
+        let resources = serde_json::from_str(r#"{"unified":{"memory.high":"1"}}"#).unwrap();
+        assert!(all(&resources, true).unwrap_err().to_string().starts_with("linux.resources.unified: "));
+        let resources = serde_json::from_str(r#"{"rdma":{"mlx5_1":{}}}"#).unwrap();
+        assert!(all(&resources, true).unwrap_err().to_string().starts_with("linux.resources.rdma"));
+    }
+
+    #[test]
+    fn huge_pages_are_limited_when_used_and_when_reserved() {
+        let json = r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#;
+        let v2 = [("hugetlb.2MB.max", "4194304"), ("hugetlb.2MB.rsvd.max", "4194304")];
+        assert_eq!(limits(json, false), pairs(&v2));
     }
 
     #[test]

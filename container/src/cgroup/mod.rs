@@ -13,8 +13,10 @@ mod control;
 mod devices;
 mod layout;
 mod limits;
+mod owner;
 mod stats;
 
+pub(crate) use owner::owner;
 pub use stats::Stats;
 
 use std::fs;
@@ -106,6 +108,7 @@ impl Membership {
         let v1 = self.groups.iter().any(|group| group.name.is_some());
         if let (false, Some(group)) = (v1, self.groups.first()) {
             allow_devices(group, resources)?;
+            self.check_memory(resources)?;
         }
         let mut refused = Vec::new();
         for limit in limits::all(resources, v1)? {
@@ -119,6 +122,19 @@ impl Membership {
             Error::Config { .. } => self.set(&limit).map_err(|_| first),
             other => Err(other),
         })
+    }
+
+    /// Version 2 kills to get below a new limit; `checkBeforeUpdate` asks for version 1's way, which refuses it.
+    fn check_memory(&self, resources: &LinuxResources) -> Result<()> {
+        let Some(memory) = resources.memory() else { return Ok(()) };
+        match (memory.check_before_update(), memory.limit(), self.stats().memory) {
+            (Some(true), Some(limit), Some(used)) if limit > 0 && used > limit as u64 => {
+                let reason =
+                    format!("{limit} is less than the {used} bytes in use (checkBeforeUpdate is set)");
+                Err(Error::config("linux.resources.memory.limit", reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes one limit.

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use container::{CreateOptions, Stdio};
+use container::{CreateOptions, Stdio, spec};
 
 use super::arguments::{self, Arguments, Word, needed};
 use super::{Failure, Global, Outcome, foreground};
@@ -52,8 +52,7 @@ impl Ends {
 
     /// The descriptors from 3 on to keep: those that a service manager hands through (`sd_listen_fds(3)`) come first.
     pub(super) fn preserve_fds(&self) -> u32 {
-        let listen = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
-        self.preserve_fds.saturating_add(listen)
+        self.preserve_fds.saturating_add(listen_fds())
     }
 
     /// The standard streams: the caller's, or a terminal sent over a socket.
@@ -63,6 +62,18 @@ impl Ends {
         stream
             .map(Stdio::Console)
             .map_err(|error| Failure::new(format!("--console-socket {}: {error}", path.display())))
+    }
+}
+
+fn listen_fds() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// What tells a workload of them: it is process 1, as far as it knows.
+pub(super) fn listen_environment() -> Vec<String> {
+    match listen_fds() {
+        0 => Vec::new(),
+        count => vec![format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()],
     }
 }
 
@@ -107,6 +118,12 @@ impl Make {
         let mut options = CreateOptions::new(global.root(), needed(self.id.take())?, bundle);
         options.pid_file = self.ends.pid_file.take();
         options.preserve_fds = self.ends.preserve_fds();
+        if listen_fds() > 0 {
+            let mut config = spec::load(&options.bundle)?;
+            let process = config.process.iter_mut();
+            process.for_each(|process| process.env.extend(listen_environment()));
+            options.config = Some(config);
+        }
         options.no_pivot = self.no_pivot;
         options.stdio = self.ends.stdio()?;
         Ok(options)

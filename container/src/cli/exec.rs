@@ -8,7 +8,7 @@ use container::spec::{self, Process};
 use oci_spec::runtime::Capability;
 
 use super::arguments::{self, Arguments, Word, needed};
-use super::create::Ends;
+use super::create::{self, Ends};
 use super::{Failure, Global, Outcome, foreground};
 
 const HELP: &str = "\
@@ -29,7 +29,7 @@ Usage: exec [OPTIONS] ID COMMAND [ARGUMENTS]...
       --pid-file FILE         File to write its id to
       --console-socket SOCKET Unix socket to send the terminal to
       --preserve-fds N        How many descriptors from 3 on it keeps
-      --ignore-paused         Accepted for engines
+      --ignore-paused         Also in a paused container: it runs once that is resumed
       --apparmor PROFILE      AppArmor profile to run under
       --process-label LABEL   SELinux label to run under";
 
@@ -45,6 +45,7 @@ struct Exec {
     gids: Vec<u32>,
     caps: Vec<String>,
     no_new_privs: bool,
+    ignore_paused: bool,
     apparmor: Option<String>,
     label: Option<String>,
     ends: Ends,
@@ -59,7 +60,9 @@ pub(super) fn exec(arguments: Arguments, global: &Global) -> Outcome {
     let mut config = container.config()?;
     let mut options = ExecOptions::new(exec.process(config.process.take())?);
     options.config = Some(config);
+    options.process.env.extend(create::listen_environment());
     options.preserve_fds = exec.ends.preserve_fds();
+    options.ignore_paused = exec.ignore_paused;
     options.stdio = exec.ends.stdio()?;
     options.pid_file = exec.ends.pid_file.take();
     let terminal = options.process.terminal.unwrap_or(false);
@@ -109,7 +112,7 @@ impl Exec {
                 "--no-new-privs" => this.no_new_privs = true,
                 "--apparmor" => this.apparmor = Some(arguments.text()?),
                 "--process-label" => this.label = Some(arguments.text()?),
-                "--ignore-paused" => {}
+                "--ignore-paused" => this.ignore_paused = true,
                 option if this.ends.take(option, &mut arguments)? => {}
                 option => return arguments::unknown(option),
             }
@@ -133,15 +136,20 @@ impl Exec {
             process.cwd.clone_from(cwd);
         }
         if let Some(ids) = &self.user {
-            let (uid, gid) = ids.split_once(':').unwrap_or((ids, "0"));
+            let (uid, gid) = ids.split_once(':').map_or((ids.as_str(), None), |(uid, gid)| (uid, Some(gid)));
             let number = |text: &str| {
                 text.parse::<u32>()
                     .map_err(|_| Failure::new(format!("--user {ids}: give numbers, UID or UID:GID")))
             };
-            process.user.set_uid(number(uid)?).set_gid(number(gid)?).set_additional_gids(None);
+            process.user.set_uid(number(uid)?);
+            if let Some(gid) = gid {
+                process.user.set_gid(number(gid)?);
+            }
         }
         if !self.gids.is_empty() {
-            process.user.set_additional_gids(Some(self.gids.clone()));
+            let own = process.user.additional_gids().iter().flatten();
+            let all = own.chain(&self.gids).copied().collect();
+            process.user.set_additional_gids(Some(all));
         }
         if !self.caps.is_empty() {
             self.add_capabilities(&mut process)?;

@@ -1,4 +1,5 @@
-//! What this runtime can do, as engines ask for it (features.md of the specification).
+//! What this runtime can do, as engines ask for it (features.md of the specification): what it was built to do, whatever
+//! this machine's kernel lacks.
 
 use serde_json::json;
 
@@ -35,8 +36,8 @@ pub(super) fn print() -> Outcome {
                 "supportedFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
                     "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
             },
-            "apparmor": {"enabled": container::supported::apparmor()},
-            "selinux": {"enabled": container::supported::selinux()},
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": true}},
         },

@@ -54,7 +54,7 @@ impl Relay {
 
     /// A relay, if the bundle wants a terminal.
     pub(super) fn for_bundle(options: &mut CreateOptions) -> Result<Option<Self>, Failure> {
-        let config = spec::load(&options.bundle)?;
+        let config = options.config.take().map_or_else(|| spec::load(&options.bundle), Ok)?;
         let wanted = config.wants_terminal();
         options.config = Some(config);
         if !wanted {

@@ -1,5 +1,7 @@
 //! The commands that show something.
 
+use std::time::Duration;
+
 use container::{Container, Status};
 use serde_json::{Value, json};
 
@@ -28,7 +30,7 @@ Print what a container uses, as one JSON object a line.
 Usage: events [OPTIONS] ID
 
       --stats                 Print once and return
-      --interval SECONDS      How long to wait between two prints (default: 5s)";
+      --interval TIME         How long to wait between two prints: 500ms, 5s, 1m (default: 5s)";
 
 /// What `state` and `list` say of a container (runtime.md, "State", and what engines read beside it).
 fn describe(container: &Container) -> Value {
@@ -40,10 +42,20 @@ fn describe(container: &Container) -> Value {
         "pid": pid,
         "status": status.to_string(),
         "bundle": container.bundle(),
+        "rootfs": container.rootfs(),
         "created": time::rfc3339(container.created()),
-        "owner": container.owner().to_string(),
+        "owner": user(container.owner()),
         "annotations": container.annotations(),
     })
+}
+
+/// A user's name (`passwd(5)`), or the number where there is none.
+fn user(uid: u32) -> String {
+    let (number, text) = (uid.to_string(), std::fs::read_to_string("/etc/passwd").unwrap_or_default());
+    let mut lines = text.lines().map(|line| line.split(':'));
+    let name =
+        lines.find_map(|mut fields| Some((fields.next()?, fields.nth(1)?)).filter(|(_, id)| *id == number));
+    name.map(|(name, _)| name.to_owned()).unwrap_or(number)
 }
 
 fn print(value: &Value) -> Outcome {
@@ -148,6 +160,20 @@ pub(super) fn ps(arguments: Arguments, global: &Global) -> Outcome {
     Ok(0)
 }
 
+/// A time as Go's programs write it; plain numbers are seconds.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match &text[digits..] {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    let milliseconds = text[..digits].parse::<u64>().ok()?.checked_mul(unit)?;
+    (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
+}
+
 /// `events`.
 pub(super) fn events(arguments: Arguments, global: &Global) -> Outcome {
     let mut arguments = arguments.for_command(EVENTS);
@@ -163,8 +189,8 @@ pub(super) fn events(arguments: Arguments, global: &Global) -> Outcome {
         }
     }
     let id = needed(id)?;
-    let seconds = interval.trim_end_matches('s').parse::<u64>().ok().filter(|seconds| *seconds > 0);
-    let seconds = seconds.ok_or_else(|| Failure::new("--interval: give whole seconds, as 5s"))?;
+    let interval = duration(&interval)
+        .ok_or_else(|| Failure::new(format!("--interval {interval}: give a time, as 500ms, 5s or 1m")))?;
     loop {
         let container = global.load(&id)?;
         if container.status() == Status::Stopped && !once {
@@ -180,6 +206,6 @@ pub(super) fn events(arguments: Arguments, global: &Global) -> Outcome {
         if once {
             return Ok(0);
         }
-        std::thread::sleep(std::time::Duration::from_secs(seconds));
+        std::thread::sleep(interval);
     }
 }

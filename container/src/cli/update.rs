@@ -14,7 +14,7 @@ Change a container's limits.
 Usage: update [OPTIONS] ID
 
   -r, --resources FILE        A file with linux.resources as JSON; - is standard input. Alone, without the others:
-      --memory BYTES          Memory
+      --memory BYTES          Memory; here and below k, m or g behind the number means 1024 of the one before
       --memory-swap BYTES     Memory and swap together
       --memory-reservation BYTES
                               Memory below which it is left alone
@@ -22,6 +22,8 @@ Usage: update [OPTIONS] ID
       --cpu-period US         The period, in microseconds
       --cpu-burst US          Microseconds that may be saved up
       --cpu-share SHARES      Weight against others
+      --cpu-rt-period US      The period of real-time processes, in microseconds
+      --cpu-rt-runtime US     How long these may run in it
       --cpu-idle N            1: only when nobody else wants the CPU
       --cpuset-cpus LIST      CPUs it may run on, as 0-2,7
       --cpuset-mems LIST      Memory nodes it may use
@@ -38,6 +40,8 @@ const NUMBERS: &[(&str, &str, &str)] = &[
     ("--cpu-burst", "cpu", "burst"),
     ("--cpu-share", "cpu", "shares"),
     ("--cpu-shares", "cpu", "shares"),
+    ("--cpu-rt-period", "cpu", "realtimePeriod"),
+    ("--cpu-rt-runtime", "cpu", "realtimeRuntime"),
     ("--cpu-idle", "cpu", "idle"),
     ("--blkio-weight", "blockIO", "weight"),
     ("--pids-limit", "pids", "limit"),
@@ -63,7 +67,11 @@ pub(super) fn update(arguments: Arguments, global: &Global) -> Outcome {
                 let Some((_, object, field)) = NUMBERS.iter().find(|(name, ..)| *name == option) else {
                     return arguments::unknown(option);
                 };
-                fields[*object][*field] = arguments.number::<i64>()?.into();
+                let text = arguments.text()?;
+                let number = if *object == "memory" { bytes(&text) } else { text.parse().ok() };
+                let number =
+                    number.ok_or_else(|| Failure::new(format!("{option} {text}: give a whole number")))?;
+                fields[*object][*field] = number.into();
             }
         }
     }
@@ -78,6 +86,19 @@ pub(super) fn update(arguments: Arguments, global: &Global) -> Outcome {
     Ok(0)
 }
 
+/// A number of bytes, with or without a unit.
+fn bytes(text: &str) -> Option<i64> {
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix("ib").or(lower.strip_suffix('b')).unwrap_or(&lower);
+    let (number, shift) = match lower.as_bytes().last()? {
+        b'k' => (&lower[..lower.len() - 1], 10),
+        b'm' => (&lower[..lower.len() - 1], 20),
+        b'g' => (&lower[..lower.len() - 1], 30),
+        _ => (lower, 0),
+    };
+    number.parse::<i64>().ok()?.checked_mul(1 << shift)
+}
+
 fn fields_text(fields: &Value) -> Vec<u8> {
     fields.to_string().into_bytes()
 }
@@ -87,4 +108,17 @@ fn read(file: &str) -> Result<Vec<u8>, Failure> {
     let read =
         if file == "-" { std::io::stdin().read_to_end(&mut text).map(|_| text) } else { std::fs::read(file) };
     read.map_err(|error| Failure::new(format!("read {file}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_may_have_a_unit() {
+        for (text, number) in [("-1", -1), ("64", 64), ("32M", 32 << 20), ("1gb", 1 << 30), ("2KiB", 2048)] {
+            assert_eq!(bytes(text), Some(number), "{text}");
+        }
+        assert!(bytes("x").is_none() && bytes("").is_none() && bytes("99999999999g").is_none());
+    }
 }

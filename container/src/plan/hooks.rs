@@ -3,7 +3,7 @@
 use oci_spec::runtime::Hook;
 use rustix::event::Timespec;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::spec::{c_path, c_string};
 use crate::sys::CStrings;
 
@@ -18,9 +18,6 @@ pub(crate) struct HookPlan {
 
 impl HookPlan {
     pub(crate) fn new(field: &str, hook: &Hook) -> Result<Self> {
-        if !hook.path().is_absolute() {
-            return Err(Error::config(format!("{field}.path"), "must be an absolute path"));
-        }
         let strings = |strings: &Option<Vec<String>>| {
             strings.iter().flatten().map(|string| c_string(field, string)).collect::<Result<Vec<_>>>()
         };

@@ -100,6 +100,7 @@ impl Plan {
             paths.map(|(i, path)| inside(&format!("linux.{field}[{i}]"), Path::new(path))).collect()
         };
         unsupported(linux)?;
+        spec.hooks.as_ref().map_or(Ok(()), hooks_inside::check)?;
         let mut mounts = Vec::new();
         for (index, mount) in spec.mounts.iter().enumerate() {
             mount_plan(&mut mounts, index, mount, around, &namespaces, linux.mount_label().as_deref())?;

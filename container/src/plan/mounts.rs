@@ -100,7 +100,11 @@ const OVER_PROC: &[&str] = &[
 ];
 
 /// Options that are no parameters of a file system and change nothing here.
-const IGNORED: &[&str] = &["defaults", "async", "nomand", "loud", "norelatime", "noiversion", "nolazytime"];
+const IGNORED: &[&str] =
+    &["defaults", "async", "nomand", "silent", "loud", "iversion", "noiversion", "nolazytime"];
+
+/// Options that the kernel takes for every file system beside its own parameters (vfs_parse_sb_flag, fs/fs_context.c).
+const OF_ALL: &[&str] = &["sync", "dirsync", "mand", "lazytime"];
 
 impl Attributes {
     /// Takes one option; false if it is none of these.
@@ -137,7 +141,8 @@ impl Attributes {
 pub(crate) fn mount_options() -> Vec<String> {
     let attributes = ATTRIBUTES.iter().flat_map(|(name, ..)| [(*name).to_owned(), format!("r{name}")]);
     let propagations = PROPAGATIONS.iter().flat_map(|(name, _)| [(*name).to_owned(), format!("r{name}")]);
-    let others = ["bind", "rbind", "remount", "defaults", "idmap", "ridmap", "tmpcopyup"].map(str::to_owned);
+    let others = ["bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"];
+    let others = others.iter().chain(IGNORED).chain(OF_ALL).map(|&name| name.to_owned());
     let mut all: Vec<String> = attributes.chain(propagations).chain(others).collect();
     all.sort_unstable();
     all.dedup();

@@ -76,11 +76,19 @@ pub fn load(bundle: &Path) -> Result<Spec> {
 pub fn parse_spec(text: &[u8], bundle: &Path) -> Result<Spec> {
     let spec: Spec = parse(text, &bundle.join("config.json"))?;
     let version = &spec.oci_version;
-    if !version.starts_with("1.") {
+    if !is_known(version) {
         let reason = format!("{version:?} is not a version this runtime knows; it carries out 1.0 to 1.3");
         return Err(Error::config("ociVersion", reason));
     }
     Ok(spec)
+}
+
+/// Whether a version is one of the first major one (Semantic Versioning 2.0.0): later minor ones only add, and what
+/// is not known is passed over.
+fn is_known(version: &str) -> bool {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Vec<_> = core.split('.').map(|number| number.parse::<u32>().ok()).collect();
+    matches!(numbers[..], [Some(1), Some(_), Some(_)])
 }
 
 /// Reads a process as `exec --process FILE` takes it.
@@ -164,6 +172,7 @@ mod tests {
             (r#"{"ociVersion":"1.0.0","root":{"readonly":"no"}}"#, "root.readonly: "),
             (r#"{"ociVersion":"1.0.0","mounts":{}}"#, "mounts: "),
             (r#"{"ociVersion":"2.0.0"}"#, "ociVersion: "),
+            (r#"{"ociVersion":"1.x"}"#, "ociVersion: "),
         ] {
             let error = error_of(text);
             assert!(error.starts_with(field), "{field}{error}");

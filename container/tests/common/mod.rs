@@ -1,6 +1,8 @@
 //! What the integration tests share: a bundle made of busybox, and a look at what a container could leave behind.
 #![allow(dead_code)]
 
+pub mod command;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};

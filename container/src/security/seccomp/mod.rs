@@ -38,6 +38,7 @@ const X32_BIT: u32 = 0x4000_0000;
 
 /// Turns a profile into a program.
 pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
+    check(profile)?;
     let unspecific = action(profile.default_action(), profile.default_errno_ret());
     let architectures = profile.architectures().clone().unwrap_or_default();
     let has = |arch| architectures.contains(&arch);
@@ -81,6 +82,28 @@ pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
         return Err(Error::config("linux.seccomp.syscalls", reason));
     }
     Ok(Filter { program, flags: flags(profile) })
+}
+
+/// What the specification forbids, in a profile that could be compiled all the same.
+fn check(profile: &LinuxSeccomp) -> Result<()> {
+    let wrong = |field: &str, reason: &str| Err(Error::config(format!("linux.seccomp.{field}"), reason));
+    let takes = |action| matches!(action, Action::ScmpActErrno | Action::ScmpActTrace);
+    let reason = "is for the actions SCMP_ACT_ERRNO and SCMP_ACT_TRACE only";
+    if profile.default_errno_ret().is_some() && !takes(profile.default_action()) {
+        return wrong("defaultErrnoRet", reason);
+    }
+    if profile.listener_metadata().is_some() && profile.listener_path().is_none() {
+        return wrong("listenerMetadata", "needs listenerPath");
+    }
+    for (index, syscall) in profile.syscalls().iter().flatten().enumerate() {
+        if syscall.names().is_empty() {
+            return wrong(&format!("syscalls[{index}].names"), "must name at least one system call");
+        }
+        if syscall.errno_ret().is_some() && !takes(syscall.action()) {
+            return wrong(&format!("syscalls[{index}].errnoRet"), reason);
+        }
+    }
+    Ok(())
 }
 
 fn flags(profile: &LinuxSeccomp) -> u32 {
