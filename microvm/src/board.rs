@@ -35,7 +35,8 @@ pub(crate) struct Board {
     serial: Arc<Mutex<Serial>>,
     virtio: Vec<Arc<Mutex<VirtioMmio>>>,
     /// The thread that all devices share, and one for each that may wait.
-    event_loops: Vec<EventLoop>,
+    /// In a lock only so that a board can be shared between threads; there is nothing to wait for.
+    event_loops: Mutex<Vec<EventLoop>>,
 }
 
 /// The windows and interrupts of so many virtio devices.
@@ -68,7 +69,14 @@ impl Board {
         for (base, len, device) in devices {
             ports.insert(base, len, device)?;
         }
-        Ok(Self { ports, windows: Bus::new(), power, serial, virtio: Vec::new(), event_loops: Vec::new() })
+        Ok(Self {
+            ports,
+            windows: Bus::new(),
+            power,
+            serial,
+            virtio: Vec::new(),
+            event_loops: Mutex::default(),
+        })
     }
 
     /// Puts a virtio device behind the next window. A write to the window's notify register does not come to the VMM's vCPU
@@ -90,16 +98,17 @@ impl Board {
         for (queue, event) in (0u32..).zip(transport.queue_events()) {
             vm.register_ioevent(event, &notify, queue).map_err(Error::kvm("KVM_IOEVENTFD"))?;
         }
-        if self.event_loops.is_empty() {
-            self.event_loops.push(EventLoop::new()?);
+        let event_loops = self.event_loops.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if event_loops.is_empty() {
+            event_loops.push(EventLoop::new()?);
         }
         let handler = Box::new(transport.back_end());
         if waits {
             let mut own = EventLoop::new()?;
             own.add(handler)?;
-            self.event_loops.push(own);
+            event_loops.push(own);
         } else {
-            self.event_loops[0].add(handler)?;
+            event_loops[0].add(handler)?;
         }
         let transport = Arc::new(Mutex::new(transport));
         self.windows.insert(window.base, layout::VIRTIO_SIZE, transport.clone())?;
@@ -136,7 +145,8 @@ impl Board {
 
     /// Starts the threads that the virtio devices work on, if there are any.
     pub(crate) fn spawn(&mut self) -> Result<Vec<RunningLoop>, Error> {
-        self.event_loops.drain(..).map(EventLoop::spawn).collect()
+        let event_loops = self.event_loops.get_mut().unwrap_or_else(PoisonError::into_inner);
+        event_loops.drain(..).map(EventLoop::spawn).collect()
     }
 
     /// The serial port, locked.

@@ -120,6 +120,80 @@ pub enum Error {
         /// What was given.
         id: String,
     },
+    /// A field of the configuration has a value that cannot be carried out.
+    #[error("{field}: {reason}")]
+    Config {
+        /// The field, as a path.
+        field: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A machine of this id exists.
+    #[error("container {id} exists already; delete it first, or choose another id")]
+    Exists {
+        /// The id.
+        id: String,
+    },
+    /// No machine of this id exists.
+    #[error("container {id} does not exist below {}; `list` shows those that do", .root.display())]
+    Missing {
+        /// The id.
+        id: String,
+        /// The folder that was searched.
+        root: PathBuf,
+    },
+    /// The operation does not fit the state that the machine is in.
+    #[error("cannot {operation} container {id}: it is {status}")]
+    State {
+        /// What was asked for.
+        operation: &'static str,
+        /// The machine.
+        id: String,
+        /// The state it is in.
+        status: String,
+    },
+    /// As [`Error::State`], where the machine itself says so.
+    #[error("cannot {operation} the container: it is {status}")]
+    Wrong {
+        /// What was asked for.
+        operation: &'static str,
+        /// The state it is in.
+        status: String,
+    },
+    /// A program of the engine failed.
+    #[error("hooks.{kind}[{number}] ({}): {reason}", .path.display())]
+    Hook {
+        /// When it runs.
+        kind: &'static str,
+        /// Which of them.
+        number: usize,
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The monitor says so.
+    #[error("{message}")]
+    Told {
+        /// What.
+        message: String,
+        /// The exit code that goes with it.
+        code: u8,
+    },
+    /// The monitor ended without a word.
+    #[error("container {id}: its monitor died; was it killed, or is the host out of memory?")]
+    MonitorDied {
+        /// The machine.
+        id: String,
+    },
+    /// There is no kernel to boot.
+    #[error(
+        "no kernel in {folders:?}; build one by `lab kernel build`, or name a file by --kernel or LAB_VM_KERNEL"
+    )]
+    NoKernel {
+        /// Where one was looked for.
+        folders: Vec<PathBuf>,
+    },
     /// QEMU is needed and not there.
     #[error(
         "qemu-system-x86_64 is not installed; install the package qemu-system-x86, or use a machine with /dev/kvm"
@@ -168,6 +242,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Agent(error) => error.exit_code(),
+            Self::Told { code, .. } => *code,
             _ => 125,
         }
     }

@@ -91,6 +91,7 @@
 //! 6. [`vm`]: a running machine, and how it ends. [`stats`]: what it did.
 //! 7. [`snapshot`]: a machine written down, and any number of machines made of that.
 //! 8. [`agent`], [`sandbox`]: from a machine to a bundle's process; [`network`]: its cards; `warm`: from a snapshot to one.
+//! 9. [`runtime`]: a machine that lives on between the commands of an engine.
 
 mod board;
 mod error;
@@ -111,6 +112,7 @@ pub mod loader;
 pub mod memory;
 pub mod network;
 pub mod qemu;
+pub mod runtime;
 pub mod sandbox;
 pub mod snapshot;
 pub mod stats;

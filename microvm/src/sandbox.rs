@@ -392,11 +392,16 @@ impl Sandbox {
     /// # Errors
     /// None yet: what the operating system holds for us goes with its handles.
     pub fn delete(self) -> Result<(), Error> {
+        self.power_off();
+        Ok(())
+    }
+
+    /// Ends the guest, by its own power-off if it manages that soon, so that what it wrote is written.
+    pub fn power_off(&self) {
         if self.session.power_off().is_ok() {
             self.machine.resume();
             let _ = self.machine.wait_until(Instant::now() + GRACE);
         }
-        Ok(())
     }
 }
 
@@ -486,12 +491,12 @@ fn explain(error: AgentError, vm: &Machine) -> Error {
     }
 }
 
-fn load_spec(bundle: &Path) -> Result<Spec, Error> {
+pub(crate) fn load_spec(bundle: &Path) -> Result<Spec, Error> {
     let path = bundle.join("config.json");
     Spec::load(&path).map_err(|error| Error::Bundle { path, reason: error.to_string() })
 }
 
-fn no_process(bundle: &Path) -> Error {
+pub(crate) fn no_process(bundle: &Path) -> Error {
     Error::Bundle { path: bundle.join("config.json"), reason: "process: there is none to run".into() }
 }
 
@@ -542,6 +547,15 @@ fn qemu_disk(root: &RootFs, shares: &[Share]) -> Result<PathBuf, Error> {
     }
 }
 
+/// An id is a name of a folder, of a control group, and a word of messages: nothing in it may mean something else.
+pub(crate) fn check_id(id: &str) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-+.".contains(c);
+    if id.is_empty() || id.len() > 128 || id.starts_with('.') || !id.chars().all(plain) {
+        return Err(Error::BadId { id: id.into() });
+    }
+    Ok(())
+}
+
 /// The sandbox's folder. It makes the id unique, and holds what has a name while the guest runs.
 #[derive(Debug)]
 struct StateDir {
@@ -550,10 +564,7 @@ struct StateDir {
 
 impl StateDir {
     fn make(root: &Path, id: &str) -> Result<Self, Error> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "_-+.".contains(c);
-        if id.is_empty() || id.starts_with('.') || !id.chars().all(plain) {
-            return Err(Error::BadId { id: id.into() });
-        }
+        check_id(id)?;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)

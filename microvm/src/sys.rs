@@ -47,6 +47,18 @@ pub(crate) fn map_file_over(
     if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Goes on twice, as `fork(2)` does: the child's number in this process, none in the child. To be called while there is one
+/// thread: a lock that another holds would stay held in the child.
+pub(crate) fn fork() -> io::Result<Option<i32>> {
+    // SAFETY: the caller promises that this is the only thread, so the child finds every lock and the heap in a good state
+    // (fork(2); signal-safety(7) restricts only children of processes with several threads).
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(pid)),
+    }
+}
+
 /// The signal that makes `KVM_RUN` return: a real-time one, since the C library and shells use none of the upper ones.
 fn kick_signal() -> libc::c_int {
     libc::SIGRTMIN() + 8

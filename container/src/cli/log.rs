@@ -3,9 +3,10 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
+use lab_clock::date;
 use serde_json::json;
 
-use super::{Failure, Global, time};
+use super::{Failure, Global};
 
 /// The format of the log file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,8 +35,8 @@ pub(super) fn error(global: &Global, message: &str) {
     eprintln!("error: {message}");
     let Some(path) = &global.log else { return };
     let line = match global.log_format {
-        Format::Text => format!("time=\"{}\" level=error msg={message:?}\n", time::now()),
-        Format::Json => format!("{}\n", json!({"level": "error", "msg": message, "time": time::now()})),
+        Format::Text => format!("time=\"{}\" level=error msg={message:?}\n", date::now()),
+        Format::Json => format!("{}\n", json!({"level": "error", "msg": message, "time": date::now()})),
     };
     let file = OpenOptions::new().create(true).append(true).open(path);
     if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {

@@ -11,7 +11,6 @@ mod life;
 mod log;
 mod show;
 mod spec;
-mod time;
 mod update;
 
 use std::path::PathBuf;

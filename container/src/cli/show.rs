@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use container::{Container, Status};
+use lab_clock::date;
 use serde_json::{Value, json};
 
 use super::arguments::{self, Arguments, Word, needed};
-use super::{Failure, Global, Outcome, time};
+use super::{Failure, Global, Outcome};
 
 const LIST: &str = "\
 List containers.
@@ -43,7 +44,7 @@ fn describe(container: &Container) -> Value {
         "status": status.to_string(),
         "bundle": container.bundle(),
         "rootfs": container.rootfs(),
-        "created": time::rfc3339(container.created()),
+        "created": date::rfc3339(container.created()),
         "owner": user(container.owner()),
         "annotations": container.annotations(),
     })
@@ -105,7 +106,7 @@ pub(super) fn list(arguments: Arguments, global: &Global) -> Outcome {
         (false, false) => {
             println!("{:<20} {:>8} {:<10} {:<22} BUNDLE", "ID", "PID", "STATUS", "CREATED");
             for c in &containers {
-                let (pid, created) = (c.pid().unwrap_or(0), time::rfc3339(c.created()));
+                let (pid, created) = (c.pid().unwrap_or(0), date::rfc3339(c.created()));
                 let (id, status, bundle) = (c.id(), c.status().to_string(), c.bundle().display());
                 println!("{id:<20} {pid:>8} {status:<10} {created:<22} {bundle}");
             }

@@ -38,13 +38,15 @@ pub enum AgentError {
         errno: Errno,
     },
     /// The command does not exist in the image.
-    #[error("{command}: command not found in the image")]
+    #[error(
+        "exec {command:?}: executable file not found in $PATH or root file system (no such file or directory)"
+    )]
     NotFound {
         /// The first argument.
         command: String,
     },
     /// The command is there but cannot be executed.
-    #[error("{command}: cannot be executed: {}", .errno.desc())]
+    #[error("exec {command:?}: {}", exec_reason(*.errno))]
     NotExecutable {
         /// The first argument.
         command: String,
@@ -73,6 +75,19 @@ pub enum AgentError {
         /// Why not.
         errno: Errno,
     },
+}
+
+/// The reason in the words that engines look for: dockerd makes "permission denied" the exit code 126.
+fn exec_reason(errno: Errno) -> String {
+    match errno {
+        Errno::EACCES => {
+            "permission denied; is it a file, executable for process.user, and its mount not noexec?".into()
+        }
+        Errno::ENOEXEC => {
+            "exec format error; it is no program for this machine, or a script without #! line".into()
+        }
+        errno => errno.desc().to_lowercase(),
+    }
 }
 
 impl AgentError {

@@ -249,6 +249,49 @@ impl Payload {
     }
 }
 
+/// The options of mount(8) that are understood; all others go to the file system.
+pub const MOUNT_OPTIONS: &[&str] = &[
+    "async",
+    "atime",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "lazytime",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "private",
+    "relatime",
+    "ro",
+    "rprivate",
+    "rshared",
+    "rslave",
+    "runbindable",
+    "rw",
+    "shared",
+    "slave",
+    "strictatime",
+    "suid",
+    "sync",
+    "unbindable",
+    "bind",
+    "rbind",
+];
+
+/// The names of all capabilities that a guest's process can have.
+pub fn capability_names() -> Vec<String> {
+    CAPABILITIES.iter().map(|capability| format!("CAP_{capability}")).collect()
+}
+
 /// Options of mount(8) as flags of mount(2), and those left for the file system itself.
 fn mount_options(options: &[String]) -> (u64, String) {
     let (mut flags, mut data) = (0, Vec::new());

@@ -33,3 +33,4 @@ pub use error::AgentError;
 pub use flatten::RootDevice;
 pub use session::{Exit, ProcessId, Session};
 pub use stdio::Stdio;
+pub(crate) use stdio::pseudo_terminal;

@@ -72,7 +72,7 @@ fn inherited() -> io::Result<(OwnedFd, OwnedFd, OwnedFd)> {
 
 /// Makes a pseudo-terminal and gives its master away. The slave is raw: echo and line editing are the work of the
 /// terminal in the guest, and must not be done twice.
-fn pseudo_terminal(socket: &UnixStream) -> Result<OwnedFd, AgentError> {
+pub(crate) fn pseudo_terminal(socket: &UnixStream) -> Result<OwnedFd, AgentError> {
     let make = || {
         let OpenptyResult { master, slave } = openpty(None, None)?;
         let mut modes = tcgetattr(&slave)?;

@@ -262,9 +262,24 @@ fn several_processes_run_side_by_side() {
 #[test]
 fn a_command_that_cannot_be_executed_has_the_exit_code_that_docker_gives() {
     for (errno, step, code, text) in [
-        (2i32, "execve hello", 127, "hello: command not found in the image"),
-        (13, "execve hello", 126, "hello: cannot be executed: Permission denied"),
-        (8, "execve hello", 126, "hello: cannot be executed: Exec format error"),
+        (
+            2i32,
+            "execve hello",
+            127,
+            "exec \"hello\": executable file not found in $PATH or root file system (no such file or directory)",
+        ),
+        (
+            13,
+            "execve hello",
+            126,
+            "exec \"hello\": permission denied; is it a file, executable for process.user, and its mount not noexec?",
+        ),
+        (
+            8,
+            "execve hello",
+            126,
+            "exec \"hello\": exec format error; it is no program for this machine, or a script without #! line",
+        ),
         (2, "chdir /nowhere", 125, "chdir /nowhere"),
     ] {
         let (session, mut guest) = session();

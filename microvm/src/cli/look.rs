@@ -1,4 +1,4 @@
-//! `lab-vm run`: a bundle's process in a guest, in the foreground.
+//! `lab-vm look`: a bundle's process in a guest of this very process, to look at closely.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Run the process of a bundle in a guest; its exit code becomes this command's
+/// Run a bundle in this process, to look at the guest more closely than an engine does; the exit code is the workload's
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The bundle: a folder with a config.json
@@ -40,9 +40,6 @@ pub(super) struct Args {
     /// What runs the guest: kvm, tcg (QEMU's translator), or auto: kvm where there is a /dev/kvm
     #[arg(long, default_value = "kvm", value_parser = accel)]
     accel: Accel,
-    /// The folder of run-time files
-    #[arg(long, value_name = "FOLDER", default_value = "/run/lab-vm")]
-    root: PathBuf,
     /// Start from a snapshot in this folder, or leave one there for the next run of the same kind
     #[arg(long, value_name = "FOLDER")]
     warm: Option<PathBuf>,
@@ -57,7 +54,7 @@ pub(super) struct Args {
 const FORWARDED: [Signal; 6] =
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
 
-pub(super) fn run(args: Args) -> Result<ExitCode> {
+pub(super) fn run(args: Args, global: &super::Global) -> Result<ExitCode> {
     let timeline = super::timeline()?;
     let symbols = args.look.symbols()?;
     // Blocked before any thread is started, so that all threads have them blocked and only the descriptor gets them.
@@ -66,8 +63,8 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
 
     let options = CreateOptions {
-        root: args.root,
-        id: format!("run-{}", std::process::id()),
+        root: global.root(),
+        id: format!("look-{}", std::process::id()),
         bundle: args.bundle,
         stdio: Stdio::Inherit,
         root_fs: RootFs::Disk(RootDisk { path: args.disk, fs_type: args.fs_type }),
@@ -95,7 +92,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     })
 }
 
-fn accel(name: &str) -> Result<Accel, String> {
+pub(super) fn accel(name: &str) -> Result<Accel, String> {
     match name {
         "auto" => Ok(Accel::Auto),
         "kvm" => Ok(Accel::Kvm),

@@ -3,12 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// This moment.
-pub(super) fn now() -> String {
+pub fn now() -> String {
     rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }
 
 /// A moment given in seconds since 1970.
-pub(super) fn rfc3339(seconds: u64) -> String {
+pub fn rfc3339(seconds: u64) -> String {
     // Days to a date: years counted from March, so that the leap day is the last (Howard Hinnant, "chrono-compatible
     // low-level date algorithms", civil_from_days).
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
