@@ -80,11 +80,13 @@ impl Bus {
     }
 
     /// The device whose window holds the whole access, and the access's offset in it.
+    // ANCHOR: find
     fn find(&self, address: u64, len: usize) -> Option<(u64, &SharedDevice)> {
         let (base, window) = self.windows.range(..=address).next_back()?;
         let last = address.checked_add(len.checked_sub(1)? as u64)?;
         (last <= window.last).then_some((address - base, &window.device))
     }
+    // ANCHOR_END: find
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ impl Kvm {
     ///
     /// # Errors
     /// The ioctl that failed.
+    // ANCHOR: create_vm
     pub fn create_vm(&self) -> Result<VmFd, Error> {
         let vm = loop {
             match self.fd.create_vm() {
@@ -53,6 +54,7 @@ impl Kvm {
         vm.create_pit2(pit).map_err(Error::kvm("KVM_CREATE_PIT2"))?;
         Ok(vm)
     }
+    // ANCHOR_END: create_vm
 
     /// The CPUID that this KVM can give a guest.
     ///

@@ -7,56 +7,10 @@
 //!
 //! # The smallest virtual machine
 //!
-//! ```
-//! use kvm_bindings::{kvm_regs, kvm_userspace_memory_region};
-//! use kvm_ioctls::{Kvm, VcpuExit};
-//! use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+//! `cargo run -p microvm --example smallest` runs it:
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // 1. Open KVM.
-//! # if Kvm::new().is_err() { eprintln!("SKIPPED (no usable /dev/kvm): the smallest virtual machine"); return Ok(()); }
-//! let kvm = Kvm::new()?;
-//!
-//! // 2. Make a machine: it has no memory and no CPU yet.
-//! let vm = kvm.create_vm()?;
-//!
-//! // 3. Give it memory: a page of this process, which the guest sees at address 0x1000. In it, the guest's program.
-//! let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0x1000), 0x1000)])?;
-//! let program = [
-//!     0xb0, b'0',       // mov al, '0'
-//!     0x04, 0x02,       // add al, 2
-//!     0xe6, 0x80,       // out 0x80, al    an exit: the machine has no such port
-//!     0xf4,             // hlt             another
-//! ];
-//! memory.write_slice(&program, GuestAddress(0x1000))?;
-//! let region = memory.find_region(GuestAddress(0x1000)).unwrap();
-//! let slot = kvm_userspace_memory_region {
-//!     slot: 0,
-//!     guest_phys_addr: 0x1000,
-//!     memory_size: region.len(),
-//!     userspace_addr: region.as_ptr() as u64,
-//!     flags: 0,
-//! };
-//! // SAFETY: the memory is mapped as long as `memory` lives, which is longer than `vm` is used.
-//! unsafe { vm.set_user_memory_region(slot)? };
-//!
-//! // 4. Make a CPU. It wakes up as a PC's does, in 16-bit mode; only its start is put elsewhere.
-//! let mut vcpu = vm.create_vcpu(0)?;
-//! let mut sregs = vcpu.get_sregs()?;
-//! (sregs.cs.base, sregs.cs.selector) = (0, 0);
-//! vcpu.set_sregs(&sregs)?;
-//! vcpu.set_regs(&kvm_regs { rip: 0x1000, rflags: 2, ..Default::default() })?;
-//!
-//! // 5. Run it until it touches something that it does not have.
-//! match vcpu.run()? {
-//!     VcpuExit::IoOut(0x80, data) => assert_eq!(data, b"2"),
-//!     other => panic!("unexpected exit: {other:?}"),
-//! }
-//!
-//! // 6. Serve that (here: nothing to do), and run it again.
-//! assert!(matches!(vcpu.run()?, VcpuExit::Hlt));
-//! # Ok(())
-//! # }
+//! ```no_run
+#![doc = include_str!("../examples/smallest.rs")]
 //! ```
 //!
 //! Everything in this crate is one of these six steps, for a guest that is Linux.

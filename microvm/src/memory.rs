@@ -58,6 +58,7 @@ pub fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), Error> {
 ///
 /// # Errors
 /// The range is not in guest memory, or the file is shorter.
+// ANCHOR: load_file
 pub fn load_file(
     memory: &GuestMemoryMmap,
     file: &mut File,
@@ -80,6 +81,7 @@ pub fn load_file(
         .map_err(LoadError::Io)?;
     copy(&slice, file, offset, head + whole, len - head - whole)
 }
+// ANCHOR_END: load_file
 
 fn copy(
     slice: &vm_memory::VolatileSlice<'_>,

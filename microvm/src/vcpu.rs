@@ -164,6 +164,7 @@ pub(crate) struct Vcpu {
 
 impl Vcpu {
     /// Runs the guest until its end.
+    // ANCHOR: run
     pub(crate) fn run(mut self) -> End {
         sys::unblock_kick_signal();
         let mut first = self.index == 0;
@@ -228,6 +229,7 @@ impl Vcpu {
             }
         }
     }
+    // ANCHOR_END: run
 
     fn serve_kick(&self) -> u8 {
         let request = self.control.request.load(Ordering::SeqCst);

@@ -37,6 +37,7 @@ fn mark_of(mark: GuestMark) -> Mark {
 impl BusDevice for BootTimer {
     fn read(&mut self, _offset: u64, _data: &mut [u8]) {}
 
+    // ANCHOR: write
     fn write(&mut self, _offset: u64, data: &[u8]) {
         // The first marking stands (Timeline::mark), so a guest cannot rewrite its history. Unknown bytes are no marks.
         if let [byte] = data
@@ -45,6 +46,7 @@ impl BusDevice for BootTimer {
             self.timeline.mark(mark_of(mark));
         }
     }
+    // ANCHOR_END: write
 }
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ pub struct Restore {
 ///
 /// # Errors
 /// [`Error::Device`] where a device is busy with what belongs to the host; otherwise, what could not be read or written.
+// ANCHOR: take
 pub fn take(vm: &Vm, path: &Path, identity: &Identity) -> Result<(), Error> {
     vm.held(|held| {
         let mut record = Writer::default();
@@ -97,6 +98,7 @@ pub fn take(vm: &Vm, path: &Path, identity: &Identity) -> Result<(), Error> {
         file::write(path, &record.finish(), held.memory)
     })
 }
+// ANCHOR_END: take
 
 /// Makes a machine of a snapshot, and lets it go on. Each step is marked on the timeline.
 ///

@@ -55,6 +55,7 @@ impl Timer {
 ///
 /// # Errors
 /// The step that failed, for the console: there is no channel to send it over.
+// ANCHOR: boot
 pub fn boot() -> Result<Host, Failure<'static>> {
     let timer = Timer(Port::open(BOOT_TIMER_PORT).ok());
     timer.mark(GuestMark::InitStarted);
@@ -68,6 +69,7 @@ pub fn boot() -> Result<Host, Failure<'static>> {
     timer.mark(GuestMark::AgentReady);
     Ok(Host { channel, timer, has_machine: true })
 }
+// ANCHOR_END: boot
 
 /// Takes over an inherited descriptor as the channel: there is no machine.
 ///

@@ -84,6 +84,7 @@ fn read_all(from: Fd, mut buffer: &mut [u8]) -> Option<()> {
 }
 
 /// All steps but the last. Gives back the master of the terminal, if there is one: PID 1 fetches it.
+// ANCHOR: prepare
 fn prepare<'a>(
     exec: &Exec<'a>,
     world: World<'a>,
@@ -141,6 +142,7 @@ fn prepare<'a>(
     }
     Ok(terminal)
 }
+// ANCHOR_END: prepare
 
 /// Closes PID 1's descriptors of other processes. They would be closed by execve(2), but that may be long in coming, and
 /// until then they would keep the ends of those processes' pipes from being seen.

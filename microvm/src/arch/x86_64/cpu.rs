@@ -128,6 +128,7 @@ const HUGE: u64 = 1 << 7;
 
 /// Maps the first GiB one to one in pages of 2 MiB: the kernel, the zero page and the command line lie in it, as the 64-bit
 /// boot protocol demands; the kernel soon makes tables of its own. (1-GiB pages would save a table, but not every CPU has them.)
+// ANCHOR: page_tables
 fn write_page_tables(guest: &GuestMemoryMmap) -> Result<(), Error> {
     let [pml4, pdpt, pd] = [0, 1, 2].map(|table| layout::PAGE_TABLES + table * layout::PAGE);
     memory::write(guest, "PML4", pml4, &(pdpt | PRESENT_WRITABLE).to_le_bytes())?;
@@ -136,6 +137,7 @@ fn write_page_tables(guest: &GuestMemoryMmap) -> Result<(), Error> {
         (0..512u64).flat_map(|i| (i << 21 | PRESENT_WRITABLE | HUGE).to_le_bytes()).collect();
     memory::write(guest, "page directory", pd, &directory)
 }
+// ANCHOR_END: page_tables
 
 // ---- registers ----
 
@@ -165,6 +167,7 @@ pub fn set_mode(vcpu: &VcpuFd, guest: &GuestMemoryMmap, entry: Entry) -> Result<
     vcpu.set_sregs(&sregs).map_err(Error::kvm("KVM_SET_SREGS"))
 }
 
+// ANCHOR: mode
 fn apply_mode(sregs: &mut kvm_sregs, descriptors: &[u64; 5], entry: Entry) {
     sregs.gdt.base = layout::GDT;
     sregs.gdt.limit = (size_of_val(descriptors) - 1) as u16;
@@ -187,11 +190,13 @@ fn apply_mode(sregs: &mut kvm_sregs, descriptors: &[u64; 5], entry: Entry) {
         }
     }
 }
+// ANCHOR_END: mode
 
 /// Points the vCPU at the kernel's entry.
 ///
 /// # Errors
 /// The ioctl failed.
+// ANCHOR: entry
 pub fn set_entry(vcpu: &VcpuFd, entry: Entry) -> Result<(), Error> {
     let regs = match entry {
         Entry::Linux64(rip) => kvm_regs {
@@ -208,6 +213,7 @@ pub fn set_entry(vcpu: &VcpuFd, entry: Entry) -> Result<(), Error> {
     };
     vcpu.set_regs(&regs).map_err(Error::kvm("KVM_SET_REGS"))
 }
+// ANCHOR_END: entry
 
 /// Points the vCPU at code of our own, in the mode set before.
 ///

@@ -62,6 +62,7 @@ struct Segment {
 ///
 /// # Errors
 /// See [`ElfError`]. The file is hostile: every number in it is checked before use.
+// ANCHOR: load
 pub fn load(memory: &GuestMemoryMmap, file: &mut File, ram_end: u64) -> Result<Loaded, ElfError> {
     let (entry, segments) = read_headers(file)?;
     let mut end = 0;
@@ -83,6 +84,7 @@ pub fn load(memory: &GuestMemoryMmap, file: &mut File, ram_end: u64) -> Result<L
     }
     Ok(Loaded { entry, pvh_entry, end })
 }
+// ANCHOR_END: load
 
 fn read_headers(file: &File) -> Result<(u64, Vec<Segment>), ElfError> {
     let mut header = [0; HEADER];

@@ -135,6 +135,7 @@ pub fn ram(bytes: u64) -> Vec<(u64, u64)> {
 }
 
 /// The memory map for the kernel: (start, length, is it usable RAM).
+// ANCHOR: memory_map
 pub fn memory_map(bytes: u64) -> Vec<(u64, u64, bool)> {
     let mut map = vec![(0, LOW_RAM_END, true), (LOW_RAM_END, HIGH_RAM - LOW_RAM_END, false)];
     for (start, len) in ram(bytes) {
@@ -146,6 +147,7 @@ pub fn memory_map(bytes: u64) -> Vec<(u64, u64, bool)> {
     }
     map
 }
+// ANCHOR_END: memory_map
 
 #[cfg(test)]
 mod tests {

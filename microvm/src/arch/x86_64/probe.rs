@@ -61,6 +61,7 @@ pub fn this_machine() -> Result<Probe, Error> {
 ///
 /// # Errors
 /// The micro-guest does something else than its one port access: this KVM cannot run a guest.
+// ANCHOR: probe
 pub fn run(vcpu: &mut VcpuFd, guest: &GuestMemoryMmap) -> Result<Probe, Error> {
     memory::write(guest, "probe", layout::PROBE_CODE, &CODE)?;
     // The first run pays for page faults and the like; a loop of one iteration is the price of entry and exit.
@@ -78,6 +79,7 @@ pub fn run(vcpu: &mut VcpuFd, guest: &GuestMemoryMmap) -> Result<Probe, Error> {
     let instruction = per_instruction(whole.saturating_sub(exit));
     Ok(Probe { hardware: instruction < LIMIT, instruction })
 }
+// ANCHOR_END: probe
 
 fn per_instruction(time: Duration) -> f64 {
     time.as_nanos() as f64 / f64::from(INSTRUCTIONS)

@@ -40,6 +40,7 @@ impl Handover {
     }
 
     /// Linux' zero page (Documentation/arch/x86/zero-page.rst): all zero but for what a boot loader must fill in.
+    // ANCHOR: zero_page
     fn zero_page(&self) -> boot_params {
         /// "undefined" boot loader, which makes the kernel believe the fields below (boot.rst, `type_of_loader`).
         const UNDEFINED_LOADER: u8 = 0xff;
@@ -68,6 +69,7 @@ impl Handover {
         }
         page
     }
+    // ANCHOR_END: zero_page
 
     /// The PVH start info, followed by its memory map and its one module, the initramfs
     /// (xen/include/public/arch-x86/hvm/start_info.h).

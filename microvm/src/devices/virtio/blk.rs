@@ -98,6 +98,7 @@ impl Block {
     }
 
     /// Serves one request: a header, data either way, and a last byte for the status (section 5.2.6).
+    // ANCHOR: serve
     fn serve(&self, chain: &mut Chain) -> Result<u32, Fault> {
         let Some(status) = chain.take_last_writable() else {
             return Err(Fault::Driver("a disk request has no room for its status"));
@@ -115,6 +116,7 @@ impl Block {
         chain.write_last(&status, status_value as u8)?;
         Ok(written as u32 + 1)
     }
+    // ANCHOR_END: serve
 
     fn execute(&self, kind: u32, sector: u64, chain: &mut Chain) -> Result<Outcome, Fault> {
         Ok(match kind {
@@ -127,6 +129,7 @@ impl Block {
         })
     }
 
+    // ANCHOR: read
     fn read(&self, sector: u64, chain: &Chain) -> Result<Outcome, Fault> {
         let bytes = chain.writable();
         let Some(offset) = self.range(sector, bytes) else { return Ok(Outcome::Failed) };
@@ -137,6 +140,7 @@ impl Block {
         }
         Ok(Outcome::Done(bytes))
     }
+    // ANCHOR_END: read
 
     fn write(&self, sector: u64, chain: &Chain) -> Result<Outcome, Fault> {
         let bytes = chain.readable();

@@ -44,6 +44,7 @@ struct Buffers {
 
 impl Chain {
     /// Walks a chain once and copies its descriptors out.
+    // ANCHOR: walk
     pub(super) fn walk(
         chain: DescriptorChain<&GuestMemoryMmap>,
         most: u16,
@@ -72,6 +73,7 @@ impl Chain {
         }
         Ok(Self { head, memory: memory.clone(), readable, writable })
     }
+    // ANCHOR_END: walk
 
     /// Its first descriptor, by which the driver knows it.
     pub(super) fn head(&self) -> u16 {

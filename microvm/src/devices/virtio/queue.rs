@@ -135,6 +135,7 @@ impl Virtqueue {
     ///
     /// # Errors
     /// A broken ring or chain.
+    // ANCHOR: pop
     pub fn pop(&mut self) -> Result<Option<Chain>, Fault> {
         if !self.queue.ready() {
             return Ok(None);
@@ -150,6 +151,7 @@ impl Virtqueue {
             }
         }
     }
+    // ANCHOR_END: pop
 
     /// Takes back the last [`Virtqueue::pop`]: the chain stays available.
     pub fn unpop(&mut self) {

@@ -14,6 +14,7 @@ const MOST: usize = 256;
 #[derive(Debug, Default)]
 pub struct Rng;
 
+// ANCHOR: device
 impl VirtioDevice for Rng {
     fn id(&self) -> u32 {
         VIRTIO_ID_RNG
@@ -39,6 +40,7 @@ impl VirtioDevice for Rng {
         })
     }
 }
+// ANCHOR_END: device
 
 #[cfg(test)]
 mod tests {
