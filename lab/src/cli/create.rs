@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use bollard_stubs::models::ContainerCreateBody;
+use lab::engine::Error;
 use lab::engine::stored::{Engine, Record};
+use lab::image;
 
 use super::run;
 
@@ -34,5 +36,11 @@ pub fn run_detached(args: &run::Args) -> anyhow::Result<ExitCode> {
 fn create(engine: &Engine, args: &run::Args) -> anyhow::Result<Record> {
     let mut body = ContainerCreateBody::default();
     args.configure(&mut body)?;
-    Ok(engine.create(args.name(), body)?)
+    match engine.create(args.name(), body.clone()) {
+        Err(Error::Image(image::Error::NotFound { name })) if body.image.as_ref() == Some(&name) => {
+            super::registry::pull_for_run(&name, false)?;
+            Ok(engine.create(args.name(), body)?)
+        }
+        result => Ok(result?),
+    }
 }

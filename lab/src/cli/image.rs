@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lab::engine::stored::Engine;
-use lab::image::{Image, Loaded, Reference, Store, embedded};
-use serde_json::{Value, json};
+use lab::image::{Loaded, Reference, Store, embedded};
+use serde_json::Value;
 
 use super::progress::Bars;
 use super::style::print_error;
+use super::template;
 
 /// Work with images: load, list, inspect, name, remove.
 #[derive(Debug, clap::Args)]
@@ -37,6 +38,9 @@ enum Command {
     Ls(super::images::Args),
     /// Print what images say about themselves, as JSON.
     Inspect {
+        /// A Go template for each, such as '{{.Id}}'.
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<String>,
         /// Names or ids.
         #[arg(required = true)]
         images: Vec<String>,
@@ -67,7 +71,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let store = Store::open_default()?;
     match args.command {
         Command::Load { file, tag } => load(&store, &file, tag.as_ref()),
-        Command::Inspect { images } => inspect(&store, &images),
+        Command::Inspect { format, images } => inspect(&images, format.as_deref()),
         Command::Tag { image, name } => {
             embedded::ensure(&store)?;
             store.tag(&store.resolve(&image)?, &name)?;
@@ -106,40 +110,19 @@ fn load(store: &Store, file: &Path, tag: Option<&Reference>) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-fn inspect(store: &Store, names: &[String]) -> anyhow::Result<ExitCode> {
-    embedded::ensure(store)?;
-    let mut described = Vec::with_capacity(names.len());
-    for name in names {
-        described.push(describe(store, &store.resolve(name)?)?);
-    }
-    super::print(&format!("{}\n", serde_json::to_string_pretty(&described)?))?;
+fn inspect(names: &[String], format: Option<&str>) -> anyhow::Result<ExitCode> {
+    let engine = Engine::open()?;
+    let described = names.iter().map(|name| engine.inspect_image(name)).collect::<Result<Vec<Value>, _>>()?;
+    let text = match format {
+        None => format!("{}\n", serde_json::to_string_pretty(&described)?),
+        Some(format) => {
+            let filled: anyhow::Result<Vec<String>> =
+                described.iter().map(|value| template::fill(format, value)).collect();
+            filled?.join("\n") + "\n"
+        }
+    };
+    super::print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The fields of `docker image inspect` that an image has.
-fn describe(store: &Store, image: &Image) -> anyhow::Result<Value> {
-    let names: Vec<String> = store
-        .list()?
-        .into_iter()
-        .filter(|other| other.manifest == image.manifest())
-        .filter_map(|other| Some(other.name?.familiar()))
-        .collect();
-    // As it came, so that nothing is lost that only docker knows.
-    let raw: Value = serde_json::from_slice(image.raw_config())?;
-    let field = |name: &str| raw.get(name).cloned().unwrap_or(Value::Null);
-    let layers: Vec<_> = image.layers().iter().map(|layer| layer.diff_id).collect();
-    Ok(json!({
-        "Id": image.id(),
-        "RepoTags": names,
-        "Digest": image.manifest(),
-        "Created": field("created"),
-        "Author": field("author"),
-        "Architecture": field("architecture"),
-        "Os": field("os"),
-        "Size": image.size(),
-        "Config": field("config"),
-        "RootFS": {"Type": "layers", "Layers": layers},
-    }))
 }
 
 /// Removes what can be removed; each failure is one line, and the exit code tells that there was one.

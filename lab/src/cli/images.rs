@@ -118,41 +118,14 @@ pub fn ago(created: &str, now: Timestamp) -> String {
     format!("{count} {name}{} ago", if count == 1 { "" } else { "s" })
 }
 
-/// Bytes in docker's units: powers of 1000, three digits.
+/// Bytes in docker's units, with three digits.
 pub fn bytes(size: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = size as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let digits = match value {
-        _ if unit == 0 => 0,
-        value if value < 9.995 => 2,
-        value if value < 99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.digits$}{}", UNITS[unit])
+    lab::report::figures::docker_size(size, 3)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_three_digits() {
-        for (size, text) in [
-            (0, "0B"),
-            (999, "999B"),
-            (1000, "1.00kB"),
-            (4_261_550, "4.26MB"),
-            (45_300_000, "45.3MB"),
-            (999_700, "1.00MB"),
-        ] {
-            assert_eq!(bytes(size), text);
-        }
-    }
 
     #[test]
     fn times_are_told_in_the_largest_unit_that_fits_twice() {

@@ -28,6 +28,7 @@ mod monitor;
 mod progress;
 mod prune;
 mod ps;
+mod registry;
 mod rig;
 mod run;
 mod runs_bar;
@@ -102,6 +103,10 @@ enum Command {
     Diff(files::DiffArgs),
     Export(files::ExportArgs),
     Commit(files::CommitArgs),
+    Pull(registry::PullArgs),
+    Push(registry::PushArgs),
+    Login(registry::LoginArgs),
+    Logout(registry::LogoutArgs),
     Prune(prune::Args),
     Build(build::Args),
     Compare(compare::Args),
@@ -157,6 +162,10 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Diff(args) => files::diff(args),
         Command::Export(args) => files::export(args),
         Command::Commit(args) => files::commit(args),
+        Command::Pull(args) => registry::pull(args),
+        Command::Push(args) => registry::push(args),
+        Command::Login(args) => registry::login(args),
+        Command::Logout(args) => registry::logout(args),
         Command::Prune(args) => prune::run(args),
         Command::Build(args) => build::run(args),
         Command::Compare(args) => compare::run(args),

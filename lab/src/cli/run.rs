@@ -13,7 +13,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lab::engine::limits::{self, Limits, MilliCpus};
 use lab::engine::request::Choices;
 use lab::engine::{self, Accelerator, Request, Runtime, process, stored};
-use lab::image::Progress;
+use lab::image::{self, Progress};
 use lab_clock::{Mark, Nanos, Timeline};
 
 use super::flags::Flags;
@@ -152,7 +152,13 @@ pub fn run(args: Args, started: Nanos) -> anyhow::Result<ExitCode> {
     let result = request(args).and_then(|request| {
         let bars = Bars::default();
         let progress: &dyn Progress = if request.quiet { &() } else { &bars };
-        Ok(engine::run(&request, timeline.as_ref(), progress)?)
+        match engine::run(&request, timeline.as_ref(), progress) {
+            Err(engine::Error::Image(image::Error::NotFound { name })) if name == request.image => {
+                super::registry::pull_for_run(&name, request.quiet)?;
+                Ok(engine::run(&request, timeline.as_ref(), progress)?)
+            }
+            result => Ok(result?),
+        }
     });
     if let (Some(fd), Some(timeline)) = (marks, &timeline) {
         write_marks(fd, timeline)?;

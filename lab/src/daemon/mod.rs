@@ -11,7 +11,7 @@
 //!
 //! Reading order: `route.rs`, which request goes where; `reply.rs`, answers and errors; `query.rs`, what a request says;
 //! then one file for each part of the API: `system`, `containers`, `life`, `streams`, `exec`, `files`,
-//! `images`, `build`, `networks`, `volumes`.
+//! `images`, `registry`, `build`, `networks`, `volumes`.
 
 mod build;
 mod containers;
@@ -22,6 +22,7 @@ mod images;
 mod life;
 mod networks;
 mod query;
+mod registry;
 mod reply;
 mod route;
 mod streams;

@@ -10,6 +10,7 @@ use hyper::{Response, StatusCode, header};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::image::Refused;
 use crate::{engine, image};
 
 /// What is answered with.
@@ -81,13 +82,19 @@ impl From<image::Error> for Refusal {
     }
 }
 
-fn image_refusal(error: &image::Error) -> Refusal {
+pub(super) fn image_refusal(error: &image::Error) -> Refusal {
     use image::Error as E;
     let code = match error {
         // The client takes this wording for "pull it, then try again".
         E::NotFound { name } => return Refusal::missing(format!("No such image: {name}")),
         E::InUse { .. } | E::Names { .. } => StatusCode::CONFLICT,
-        E::Name { .. } | E::Digest(_) | E::Ambiguous { .. } | E::User { .. } => StatusCode::BAD_REQUEST,
+        E::NotHere { .. }
+        | E::Platform { .. }
+        | E::Registry { refused: Refused::Missing | Refused::Denied, .. } => StatusCode::NOT_FOUND,
+        E::Registry { refused: Refused::Credentials, .. } => StatusCode::UNAUTHORIZED,
+        E::BadPlatform { .. } | E::Name { .. } | E::Digest(_) | E::Ambiguous { .. } | E::User { .. } => {
+            StatusCode::BAD_REQUEST
+        }
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     Refusal { code, message: error.to_string() }

@@ -10,7 +10,8 @@ use hyper::{Method, Request};
 use super::query::{Query, decode};
 use super::reply::{Handled, Refusal, Reply};
 use super::{
-    API, Daemon, build, containers, events, exec, files, images, life, networks, streams, system, volumes,
+    API, Daemon, build, containers, events, exec, files, images, life, networks, registry, streams, system,
+    volumes,
 };
 
 /// Answers any request.
@@ -82,7 +83,7 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         ["info"] if is(&get) => system::info(daemon).await,
         ["system", "df"] if is(&get) => system::usage(daemon).await,
         ["events"] if is(&get) => events::events(daemon, &query).await,
-        ["auth"] if is(&post) => Err(Refusal::internal("registries are not built yet")),
+        ["auth"] if is(&post) => registry::log_in(daemon, request).await,
 
         ["containers", "json"] if is(&get) => containers::list(daemon, query).await,
         ["containers", "create"] if is(&post) => containers::create(daemon, query, request).await,
@@ -117,7 +118,12 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
 
         ["images", "json"] if is(&get) => images::list(daemon, query).await,
         ["images", "load"] if is(&post) => Ok(images::load(daemon, request)),
-        ["images", "create"] if is(&post) => images::create(daemon, &query),
+        ["images", "create"] if is(&post) && query.get("fromImage").is_some() => {
+            registry::pull(daemon, &query, request.headers()).await
+        }
+        ["images", name @ .., "push"] if is(&post) => {
+            registry::push(daemon, &name.join("/"), &query, request.headers()).await
+        }
         ["images", "prune"] if is(&post) => images::prune(daemon, query).await,
         ["images", "get"] if is(&get) => images::save(daemon, &[], &query).await,
         ["images", name @ .., "get"] if is(&get) => images::save(daemon, &[name.join("/")], &query).await,

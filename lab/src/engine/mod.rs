@@ -22,6 +22,7 @@ mod bundle;
 pub mod client;
 mod container;
 mod error;
+pub(crate) mod glob;
 mod id;
 mod isolation;
 pub mod limits;

@@ -21,6 +21,12 @@ pub enum Error {
         /// As it was asked for.
         name: String,
     },
+    /// What is to be pushed is not here.
+    #[error("an image does not exist locally with the tag: {name}")]
+    NotHere {
+        /// As it was asked for.
+        name: String,
+    },
     /// Several images' ids begin like this.
     #[error("'{prefix}' is the beginning of {count} image ids; give more digits")]
     Ambiguous {
@@ -76,6 +82,23 @@ pub enum Error {
         /// The platforms that the image has.
         offered: String,
     },
+    /// `--platform` makes no sense.
+    #[error("platform '{text}': OS/ARCHITECTURE[/VARIANT] is expected, such as linux/amd64")]
+    BadPlatform {
+        /// As it was given.
+        text: String,
+    },
+    /// A registry refused or failed.
+    #[error("{message}")]
+    Registry {
+        /// How it is to be taken.
+        refused: Refused,
+        /// What it said, and what would help.
+        message: String,
+    },
+    /// Nobody waits for it any more.
+    #[error("given up, for nobody waits for it any more")]
+    Cancelled,
     /// A layer's entry would lead out of the layer, or makes no sense.
     #[error("layer {layer}: entry '{entry}' refused: {reason}")]
     Entry {
@@ -122,6 +145,19 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// How a registry's refusal is to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such image.
+    Missing,
+    /// It may not be had, or there is none: registries do not say which.
+    Denied,
+    /// The name and password are wrong.
+    Credentials,
+    /// The registry or the way to it failed.
+    Failed,
 }
 
 /// What helps against the usual refusals.

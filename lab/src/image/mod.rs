@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   OCI layout, docker save ──► load ──► Store: blobs by digest, names ──► resolve ──► Image
+//!   a registry ──► registry::pull ─────────┤                                             │
 //!   lab's own programs ──► embedded ───────┘                                             │
 //!                                                      ┌─────────────────────────────────┤
 //!                                            layer_dirs (unpack)                  root_disk (disk)
@@ -12,7 +13,7 @@
 //! Reading order:
 //! 1. [`Digest`] and [`Reference`]: what content and names are.
 //! 2. [`Store`]: where they lie, and how several processes share them without a daemon.
-//! 3. `load`: how they get there.
+//! 3. `load`: how they get there from a file; [`registry`]: from another machine, and to it.
 //! 4. `layer`: a layer as a stream of judged entries; then its two uses, `unpack` and `disk`.
 //! 5. [`embedded`]: the image that needs no loading.
 //! 6. [`Image`] and [`users`]: what an image says about how it is to be run.
@@ -28,6 +29,7 @@ mod load;
 pub(crate) mod pack;
 mod progress;
 mod reference;
+pub mod registry;
 mod save;
 mod store;
 pub(crate) mod tar;
@@ -38,7 +40,7 @@ pub(crate) use compression::decompress as plain_of;
 pub use config::{Image, Layer};
 pub use digest::Digest;
 pub use disk::RootDisk;
-pub use error::{Error, Result};
+pub use error::{Error, Refused, Result};
 pub use load::Loaded;
 pub(crate) use load::architecture;
 pub use progress::{Progress, Step};

@@ -36,6 +36,31 @@ impl Reference {
         format!("{}/{}", self.host, self.repository)
     }
 
+    /// The registry's host, with its port where it is not the usual one.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The repository, as its registry knows it.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The same repository's image of a digest.
+    #[must_use]
+    pub fn with_digest(&self, digest: Digest) -> Self {
+        Self { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
+    /// The same repository's image of a tag.
+    ///
+    /// # Errors
+    /// Where it is no tag.
+    pub fn with_tag(&self, tag: &str) -> Result<Self, Error> {
+        check_tag(tag).map_err(|reason| Error::Name { name: tag.to_owned(), reason })?;
+        Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
+    }
+
     /// The tag, `latest` where none was given and there is no digest.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
@@ -51,7 +76,8 @@ impl Reference {
         format!("{}{}", self.familiar_repository(), self.suffix())
     }
 
-    fn suffix(&self) -> String {
+    /// What is behind the repository: `:TAG`, `@DIGEST`.
+    pub(crate) fn suffix(&self) -> String {
         let tag = self.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
         let digest = self.digest.map(|digest| format!("@{digest}")).unwrap_or_default();
         tag + &digest

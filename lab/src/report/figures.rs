@@ -100,9 +100,43 @@ pub fn command_line(words: &[String]) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
+/// Bytes as docker writes them: powers of 1000, so many digits, no zeros behind the point (go-units,
+/// `HumanSizeWithPrecision`).
+pub fn docker_size(size: u64, digits: usize) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = size as f64;
+    let mut unit = 0;
+    // What would be rounded to 1000 is 1 of the next unit.
+    let half = 0.5 / 10f64.powi(digits.saturating_sub(3) as i32);
+    while value >= 1000.0 - half && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let whole = 1 + usize::from(value >= 9.995) + usize::from(value >= 99.95);
+    let text = format!("{value:.*}", if unit == 0 { 0 } else { digits.saturating_sub(whole) });
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn docker_s_sizes_have_no_zeros_behind_the_point() {
+        for (size, digits, text) in [
+            (0, 3, "0B"),
+            (999, 3, "999B"),
+            (1000, 3, "1kB"),
+            (4_261_550, 3, "4.26MB"),
+            (4_261_550, 4, "4.262MB"),
+            (1_500_000, 4, "1.5MB"),
+            (45_300_000, 3, "45.3MB"),
+            (999_700, 3, "1MB"),
+        ] {
+            assert_eq!(docker_size(size, digits), text);
+        }
+    }
 
     #[test]
     fn times_have_three_digits_and_a_unit_that_fits() {

@@ -60,6 +60,11 @@ impl Filters {
         Ok(Self(filters))
     }
 
+    /// One more value of a filter.
+    pub fn add(&mut self, name: &str, value: &str) {
+        self.0.entry(name.to_owned()).or_default().push(value.to_owned());
+    }
+
     /// The values of a filter; none where it is not set.
     pub fn get(&self, name: &str) -> Option<&[String]> {
         self.0.get(name).map(Vec::as_slice).filter(|values| !values.is_empty())

@@ -8,6 +8,7 @@
 mod archive;
 mod docker;
 mod oci;
+mod platform;
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -20,7 +21,8 @@ use super::progress::{Progress, Watched};
 use super::reference::Reference;
 use super::store::Store;
 
-pub(crate) use oci::architecture;
+pub(crate) use oci::complete;
+pub(crate) use platform::{Platforms, architecture};
 
 /// What [`Store::load`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +35,10 @@ pub struct Loaded {
 
 /// A manifest in the store that has just been loaded.
 #[derive(Debug)]
-struct Found {
+pub(crate) struct Found {
     manifest: Digest,
     size: u64,
-    id: Digest,
+    pub id: Digest,
     names: Vec<Reference>,
 }
 

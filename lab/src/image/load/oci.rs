@@ -5,13 +5,13 @@ use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
 
 use oci_spec::image::{
-    ANNOTATION_REF_NAME, Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os,
-    Platform,
+    ANNOTATION_REF_NAME, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType,
 };
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::archive::Contents;
-use super::{BUFFER, Found, docker, parse};
+use super::platform::Platforms;
+use super::{BUFFER, Found, docker, parse, platform};
 use crate::image::digest::Digest;
 use crate::image::error::{Error, Result};
 use crate::image::progress::{Progress, Watched};
@@ -78,19 +78,22 @@ pub(super) fn from_directory(store: &Store, path: &Path, progress: &dyn Progress
 }
 
 /// Brings a blob into the store where it is not there yet.
-type Fetch<'a> = &'a dyn Fn(&Descriptor, &'static str) -> Result<()>;
+pub(crate) type Fetch<'a> = &'a dyn Fn(&Descriptor, &'static str) -> Result<()>;
 
 fn follow(store: &Store, index: &ImageIndex, fetch: Fetch<'_>, object: &str) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     let mut offered = Vec::new();
     for descriptor in index.manifests().iter().filter(|descriptor| !is_attestation(descriptor)) {
         if let Some(manifest) = choose(store, descriptor, fetch, &mut offered, 0)? {
-            found.push(complete(store, &manifest, names(descriptor), fetch)?);
+            found.push(complete(store, &manifest, names(descriptor), fetch, &Platforms::this_machine())?);
         }
     }
     match (found.is_empty(), offered.is_empty()) {
         (true, true) => Err(Error::malformed(object, "its index.json names no image")),
-        (true, false) => Err(Error::Platform { wanted: this_machine(), offered: offered.join(", ") }),
+        (true, false) => Err(Error::Platform {
+            wanted: Platforms::this_machine().to_string(),
+            offered: offered.join(", "),
+        }),
         _ => Ok(found),
     }
 }
@@ -104,9 +107,9 @@ fn choose(
     depth: usize,
 ) -> Result<Option<Descriptor>> {
     if let Some(platform) = descriptor.platform()
-        && !is_ours(platform)
+        && !Platforms::this_machine().fits(platform)
     {
-        offered.push(format!("{}/{}", platform.os(), platform.architecture()));
+        offered.push(platform::text(platform));
         return Ok(None);
     }
     if !is_index(descriptor.media_type()) {
@@ -126,12 +129,13 @@ fn choose(
     Ok(None)
 }
 
-/// Checks that all a manifest needs is in the store.
-fn complete(
+/// Checks that all a manifest needs is in the store, and that it is for one of these machines.
+pub(crate) fn complete(
     store: &Store,
     descriptor: &Descriptor,
     names: Vec<Reference>,
     fetch: Fetch<'_>,
+    platforms: &Platforms,
 ) -> Result<Found> {
     fetch(descriptor, "its manifest")?;
     let digest = Digest::try_from(descriptor.digest())?;
@@ -151,9 +155,9 @@ fn complete(
     let object = format!("image configuration {id}");
     let config: ImageConfiguration = parse(&store.read_json(id, "its configuration")?, &object)?;
     // Older manifests have no platform in their descriptor; the configuration has it always.
-    if config.os() != &Os::Linux || config.architecture() != &architecture() {
+    if !platforms.fits_configuration(&config) {
         let offered = format!("{}/{}", config.os(), config.architecture());
-        return Err(Error::Platform { wanted: this_machine(), offered });
+        return Err(Error::Platform { wanted: platforms.to_string(), offered });
     }
     let (layers, described) = (manifest.layers().len(), config.rootfs().diff_ids().len());
     if layers != described {
@@ -170,28 +174,11 @@ fn names(descriptor: &Descriptor) -> Vec<Reference> {
     full.or(reference).and_then(|name| name.parse().ok()).into_iter().collect()
 }
 
-fn is_attestation(descriptor: &Descriptor) -> bool {
+pub(super) fn is_attestation(descriptor: &Descriptor) -> bool {
     annotation(descriptor, ANNOTATION_REFERENCE_TYPE).is_some()
 }
 
 fn is_index(media_type: &MediaType) -> bool {
     const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
     matches!(media_type, MediaType::ImageIndex) || media_type.as_ref() == DOCKER_LIST
-}
-
-fn is_ours(platform: &Platform) -> bool {
-    platform.os() == &Os::Linux && platform.architecture() == &architecture()
-}
-
-/// What OCI calls this machine's architecture (Go's GOARCH).
-pub(crate) fn architecture() -> Arch {
-    match std::env::consts::ARCH {
-        "x86_64" => Arch::Amd64,
-        "aarch64" => Arch::ARM64,
-        other => Arch::from(other),
-    }
-}
-
-fn this_machine() -> String {
-    format!("linux/{}", architecture())
 }

@@ -12,6 +12,7 @@ use rustix::fs::FlockOperation;
 use super::{Store, lock};
 use crate::image::digest::Digest;
 use crate::image::error::{Error, Result};
+use crate::image::registry::forget_partial;
 use crate::image::{disk, unpack};
 
 impl Store {
@@ -63,6 +64,8 @@ impl Store {
             }
         }
         self.empty_temporary()?;
+        let partial = self.path("partial");
+        forget_partial(&partial).map_err(Error::io("emptying", &partial))?;
         Ok(Some(freed))
     }
 

@@ -126,6 +126,24 @@ impl Store {
         })
     }
 
+    /// The manifest that a name means, if it means one.
+    pub(crate) fn named(&self, name: &Reference) -> Result<Option<Digest>> {
+        let index = self.read_index()?;
+        let found = index.iter().find(|descriptor| name_of(descriptor).as_ref() == Some(name));
+        found.map(|descriptor| Digest::try_from(descriptor.digest())).transpose()
+    }
+
+    /// The names of all images, each with its manifest.
+    pub(crate) fn names(&self) -> Result<Vec<(Reference, Digest)>> {
+        let mut names = Vec::new();
+        for descriptor in self.read_index()? {
+            if let Some(name) = name_of(&descriptor) {
+                names.push((name, Digest::try_from(descriptor.digest())?));
+            }
+        }
+        Ok(names)
+    }
+
     /// The descriptor that a name, an id, or the beginning of an id means, in this order.
     pub(super) fn find(&self, asked: &str) -> Result<Descriptor> {
         let descriptors = self.read_index()?;
