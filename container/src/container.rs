@@ -18,6 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::hooks;
 use crate::init::{self, Message};
 use crate::process::{self, Exit};
+use crate::rdt::Class;
 use crate::spec::{self, Spec};
 use crate::state::{State, StateDir, Status};
 use crate::sys;
@@ -287,6 +288,7 @@ impl Container {
             self.kill_all(libc::SIGKILL)?;
         }
         self.state.cgroup.remove()?;
+        self.state.rdt.as_ref().map_or(Ok(()), Class::remove)?;
         self.dir.remove()?;
         for hook in std::mem::take(&mut self.state.poststop) {
             // A failure changes nothing any more: the others run all the same (runtime.md, step 13).

@@ -13,8 +13,10 @@ use crate::cgroup::Membership;
 use crate::container::Container;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Belongings, Link, Message};
+use crate::network::Moved;
 use crate::options::{CreateOptions, Stdio};
 use crate::plan::{IdMaps, Plan, Surroundings};
+use crate::rdt::Class;
 use crate::state::{State, StateDir, Status, start_time};
 use crate::sys::{self, Cloned};
 use crate::{cgroup, exec, hooks, process, spec};
@@ -32,9 +34,10 @@ pub fn create(options: CreateOptions) -> Result<Container> {
 
     // The state directory: the name is taken now, and whatever happens, `delete` knows what to remove.
     let dir = StateDir::claim(&options.root, &options.id)?;
-    let mut made = Made { dir: Some(dir.clone()), cgroup: None, child: None };
+    let mut made = Made { dir: Some(dir.clone()), cgroup: None, rdt: None, devices: None, child: None };
     let mut cgroup = Membership::plan(&spec, &options.id)?;
     let mut state = State::new(&spec, &options.id, &bundle, cgroup.clone());
+    state.rdt = Class::plan(spec.linux.as_ref().and_then(|linux| linux.intel_rdt().as_ref()), &options.id)?;
     dir.write(&state)?;
     dir.keep_config(std::mem::take(&mut spec.text))?;
 
@@ -45,6 +48,8 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     made.cgroup = Some(cgroup.clone());
     state.cgroup = cgroup.clone();
     result?;
+    made.rdt.clone_from(&state.rdt);
+    state.rdt.as_ref().map_or(Ok(()), Class::make)?;
     cgroup::owner(&spec).map_or(Ok(()), |uid| cgroup.give_to(uid))?;
 
     // The plan: all that the process will do, worked out while this is still an ordinary program.
@@ -70,6 +75,11 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     if let Some(maps) = &plan.namespaces.maps {
         map_ids(child.pid, maps)?;
         link.go().context("speak to", "the first process")?;
+    }
+    state.rdt.as_ref().map_or(Ok(()), |class| class.enter(child.pid))?;
+    if !plan.devices_of_network.is_empty() {
+        let network = plan.namespaces.network(child.pid)?;
+        made.devices = Some(Moved::into(network, &plan.devices_of_network, child.pid)?);
     }
     state.pid = child.pid;
     state.pid_start = start_time(child.pid).unwrap_or_default();
@@ -247,6 +257,8 @@ pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
 struct Made {
     dir: Option<StateDir>,
     cgroup: Option<Membership>,
+    rdt: Option<Class>,
+    devices: Option<Moved>,
     child: Option<Cloned>,
 }
 
@@ -255,18 +267,24 @@ impl Made {
         let child = self.child.take().expect("create made the process");
         self.dir = None;
         self.cgroup = None;
+        self.rdt = None;
+        self.devices.take().map(Moved::keep);
         Container::new(dir, state, Some(child.pidfd), true, timeline)
     }
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
+        drop(self.devices.take()); // while their namespace is there
         if let Some(child) = self.child.take() {
             let _ = sys::pidfd_signal(&child.pidfd, libc::SIGKILL);
             let _ = process::reap(&child.pidfd);
         }
         if let Some(cgroup) = self.cgroup.take() {
             let _ = cgroup.remove();
+        }
+        if let Some(class) = self.rdt.take() {
+            let _ = class.remove();
         }
         if let Some(dir) = self.dir.take() {
             let _ = dir.remove();

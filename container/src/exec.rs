@@ -155,6 +155,8 @@ impl Container {
             let _ = link.go(); // a process that is gone has said why, which is heard next
             Ok(())
         });
+        let told =
+            told.and_then(|()| self.state().rdt.as_ref().map_or(Ok(()), |class| class.enter(running.pid)));
         // The process's end of the link closes at execve(2), or carries the reason why there was none.
         let error = match told.and_then(|()| link.listen().context("listen to", "the new process")) {
             Ok(Message::Gone) => {

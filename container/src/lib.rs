@@ -28,7 +28,7 @@
 //! 1. [`create`] lists the steps of the left side, `init::first_process` those of the right.
 //! 2. `spec` reads the bundle, `plan` turns it into what the child will do, `error` says what can go wrong.
 //! 3. `cgroup` limits (and, on version 2, decides on devices by a program of its own), `security` takes rights away:
-//!    capabilities, seccomp, Landlock, labels. `sys` holds the system calls that no library wraps.
+//!    capabilities, seccomp, Landlock, labels. `network` moves devices of the host in, `rdt` gives shares of caches. `sys` holds the system calls that no library wraps.
 //! 4. [`Container::exec`] adds a process to a container, `birth` has it born in the right pid namespace, `hooks` runs the
 //!    engine's programs.
 //! 5. `state` is what one command leaves for the next; [`Container`] is what one can do with it.
@@ -50,9 +50,11 @@ mod error;
 mod exec;
 mod hooks;
 mod init;
+mod network;
 mod options;
 mod plan;
 mod process;
+mod rdt;
 mod security;
 pub mod spec;
 mod state;

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Membership;
 use crate::error::{Context, Error, Result};
-use crate::process;
 use crate::spec::Spec;
+use crate::{process, rdt};
 
 const FILE: &str = "state.json";
 const CONFIG: &str = "config.json";
@@ -72,6 +72,8 @@ pub(crate) struct State {
     /// The user who made it.
     pub(crate) owner: u32,
     pub(crate) cgroup: Membership,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rdt: Option<rdt::Class>,
     /// Whether the container has a pid namespace of its own, so that its first process takes all others with it.
     pub(crate) own_pids: bool,
     /// The types of namespaces that it does not share with the runtime, as flags of `clone(2)`.
@@ -183,6 +185,7 @@ impl State {
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             owner: rustix::process::geteuid().as_raw(),
             cgroup,
+            rdt: None,
             own_pids: true,
             namespaces: 0,
             poststart: spec.hooks.as_ref().and_then(|hooks| hooks.poststart().clone()).unwrap_or_default(),

@@ -188,6 +188,22 @@ fn a_process_has_its_turns_at_the_machine() {
 }
 
 #[test]
+fn memory_comes_from_the_nodes_of_the_policy() {
+    needs_root!();
+    let mut bundle = script("grep -c ' bind' /proc/self/numa_maps | grep -qv '^0$' && echo bound");
+    if !std::path::Path::new("/proc/self/numa_maps").exists() {
+        return common::skip("needs a kernel with CONFIG_NUMA");
+    }
+    let policy = json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]});
+    bundle.config["linux"]["memoryPolicy"] = policy;
+    assert_eq!(inside(&bundle), "bound\n");
+    bundle.config["linux"]["memoryPolicy"]["nodes"] = json!("0-");
+    assert!(refusal(&bundle).starts_with("linux.memoryPolicy.nodes: "));
+    bundle.config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "900"});
+    assert!(refusal(&bundle).starts_with("set linux.memoryPolicy of"));
+}
+
+#[test]
 fn an_added_process_has_the_processors_it_asks_for() {
     needs_root!();
     let bundle = Bundle::new(&["sleep", "1000"]);
@@ -320,13 +336,16 @@ fn a_tmpfs_can_begin_with_what_it_covers() {
 }
 
 #[test]
-fn what_is_not_supported_is_refused_by_name() {
+fn a_class_of_service_needs_its_file_system() {
     needs_root!();
-    for (field, value) in [("netDevices", json!({"eth9": {}})), ("intelRdt", json!({"closID": "x"}))] {
-        let mut bundle = script("true");
-        bundle.config["linux"][field] = value;
-        assert!(refusal(&bundle).starts_with(&format!("linux.{field}: ")));
+    let mut bundle = script("true");
+    bundle.config["linux"]["intelRdt"] = json!({"l3CacheSchema": "L3:0=1"});
+    if fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" - resctrl ") {
+        assert_eq!(inside(&bundle), ""); // where the kernel has it, it is put in force
+        return;
     }
+    let error = refusal(&bundle);
+    assert!(error.starts_with("linux.intelRdt: no resctrl"), "{error}");
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn the_features_are_what_was_built() {
     let bundle = Bundle::new(&["true"]);
     let features: Value = serde_json::from_str(&ok(&bundle, &["features"])).unwrap();
     assert_eq!((&features["ociVersionMin"], &features["ociVersionMax"]), (&json!("1.0.0"), &json!("1.3.0")));
-    for name in ["apparmor", "selinux", "seccomp"] {
+    for name in ["apparmor", "selinux", "seccomp", "intelRdt", "netDevices"] {
         assert_eq!(features["linux"][name]["enabled"], true, "{name}");
     }
     // Every option that is listed can be given.

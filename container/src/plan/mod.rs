@@ -31,6 +31,7 @@ use rustix::mount::MountPropagationFlags;
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::hooks as hooks_inside;
+use crate::network;
 use crate::options::RootFs;
 use crate::spec::{Spec, c_path, c_string};
 
@@ -38,6 +39,8 @@ use crate::spec::{Spec, c_path, c_string};
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) namespaces: Namespaces,
+    /// Moved in by the runtime.
+    pub(crate) devices_of_network: Vec<network::Device>,
     pub(crate) hostname: Option<CString>,
     pub(crate) domainname: Option<CString>,
     /// File below the host's /proc/sys, value.
@@ -99,13 +102,13 @@ impl Plan {
             let paths = paths.iter().flatten().enumerate();
             paths.map(|(i, path)| inside(&format!("linux.{field}[{i}]"), Path::new(path))).collect()
         };
-        unsupported(linux)?;
         spec.hooks.as_ref().map_or(Ok(()), hooks_inside::check)?;
         let mut mounts = Vec::new();
         for (index, mount) in spec.mounts.iter().enumerate() {
             mount_plan(&mut mounts, index, mount, around, &namespaces, linux.mount_label().as_deref())?;
         }
         Ok(Self {
+            devices_of_network: network::devices(linux, namespaces.has_net())?,
             hostname,
             domainname,
             sysctls: sysctls(linux, &namespaces)?,
@@ -123,19 +126,6 @@ impl Plan {
             hooks_inside: spec.hooks.as_ref().map(hooks_inside::Inside::new).transpose()?.flatten(),
         })
     }
-}
-
-/// What would be passed over in silence otherwise: a container that asks for it does not start without it.
-fn unsupported(linux: &Linux) -> Result<()> {
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        let reason = "moving network devices is not supported yet; move them by a createRuntime hook (ip link set netns)";
-        return Err(Error::config("linux.netDevices", reason));
-    }
-    if linux.intel_rdt().is_some() {
-        let reason = "Intel RDT is not supported yet; write to /sys/fs/resctrl by a createRuntime hook";
-        return Err(Error::config("linux.intelRdt", reason));
-    }
-    Ok(())
 }
 
 /// A path inside the container, relative to its root: what `openat2(2)` with RESOLVE_IN_ROOT takes.

@@ -9,7 +9,7 @@ use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Type};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::LinkNameSpaceType;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::spec::c_string;
 use crate::sys;
 
@@ -131,6 +131,17 @@ impl Namespaces {
 
     pub(crate) fn has_net(&self) -> bool {
         self.has(Type::Network)
+    }
+
+    /// The container's network namespace, new or joined: behind the link of its first process, or that of the
+    /// configuration, which the process may not have followed yet.
+    pub(crate) fn network(&self, pid: i32) -> Result<OwnedFd> {
+        let joined = self.join.iter().find(|(_, typ)| *typ == LinkNameSpaceType::Network);
+        let link = match joined {
+            Some((link, _)) => rustix::io::fcntl_dupfd_cloexec(link, 3),
+            None => open(format!("/proc/{pid}/ns/net"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()),
+        };
+        link.context("open the network namespace of", pid)
     }
 
     pub(crate) fn new_net(&self) -> bool {
