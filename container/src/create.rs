@@ -268,7 +268,9 @@ impl Made {
         self.dir = None;
         self.cgroup = None;
         self.rdt = None;
-        self.devices.take().map(Moved::keep);
+        if let Some(devices) = self.devices.take() {
+            devices.keep();
+        }
         Container::new(dir, state, Some(child.pidfd), true, timeline)
     }
 }

@@ -37,8 +37,12 @@ fn bundle(arguments: &[&str]) -> Bundle {
 }
 
 fn as_user(bundle: &Bundle, arguments: &[&str]) -> Output {
+    through(Command::new("setpriv"), bundle, arguments)
+}
+
+fn through(mut setpriv: Command, bundle: &Bundle, arguments: &[&str]) -> Output {
     bundle.write();
-    Command::new("setpriv")
+    setpriv
         .args(["--reuid", USER, "--regid", USER, "--clear-groups", "--inh-caps=-all"])
         .arg(bundle.directory.join("lab-container"))
         .arg("--root")
@@ -97,5 +101,53 @@ fn a_limit_that_the_user_may_not_set_is_named() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125));
     assert!(stderr.contains("cgroup") && stderr.contains("memory"), "{stderr}");
+    assert_eq!(traces(&bundle), [].into());
+}
+
+#[test]
+fn more_ids_than_the_own_come_from_the_helpers_as_subuid_allows() {
+    needs_user_namespaces!();
+    needs_program!("newuidmap", "uidmap");
+    let script =
+        "cat /proc/self/uid_map /proc/self/gid_map; id -u; busybox chown 5:6 /made; stat -c '%u %g' /made";
+    let mut bundle = bundle(&["sh", "-c", script]);
+    fs::write(bundle.rootfs().join("made"), "").unwrap();
+    std::os::unix::fs::chown(bundle.rootfs().join("made"), Some(4242), Some(4242)).unwrap();
+    // The user and its ranges, known to a mount namespace of the call's own only.
+    for (file, text) in [
+        ("passwd", "root:x:0:0::/:/bin/sh\nlearner:x:4242:4242::/:/bin/sh\n"),
+        ("group", "root:x:0:\nlearner:x:4242:\n"),
+        ("subuid", "learner:300000:65536\n"),
+        ("subgid", "learner:300000:65536\n"),
+    ] {
+        fs::write(bundle.directory.join(file), text).unwrap();
+    }
+    let apart = |bundle: &Bundle| {
+        let script = "mount --make-rprivate / && for f in passwd group subuid subgid; do \
+                      [ -e /etc/$f ] || : > /etc/$f; mount --bind $0/$f /etc/$f || exit 99; done; exec setpriv \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(&bundle.directory);
+        command
+    };
+    let map = json!([
+        {"containerID": 0, "hostID": 4242, "size": 1}, {"containerID": 1, "hostID": 300_000, "size": 65_536}
+    ]);
+    bundle.config["linux"]["uidMappings"] = map.clone();
+    bundle.config["linux"]["gidMappings"] = map;
+    let output = through(apart(&bundle), &bundle, &["run", &bundle.id]);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), stderr.as_ref()), (Some(0), ""), "{stdout}");
+    let words: Vec<_> = stdout.split_whitespace().collect();
+    let half = ["0", "4242", "1", "1", "300000", "65536"];
+    assert_eq!(words, [&half[..], &half, &["0", "5", "6"]].concat());
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(bundle.rootfs().join("made")).unwrap());
+    assert_eq!(owner, 300_004);
+    assert_eq!(traces(&bundle), [].into());
+
+    // A range that is not the user's is refused by the helper, in its words, and nothing is left.
+    bundle.config["linux"]["uidMappings"][1]["hostID"] = json!(500_000);
+    let output = through(apart(&bundle), &bundle, &["run", &bundle.id]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.starts_with("error: linux.uidMappings: newuidmap: "), "{stderr}");
     assert_eq!(traces(&bundle), [].into());
 }
