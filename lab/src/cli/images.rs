@@ -1,99 +1,112 @@
 //! `lab images`: the images at hand.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
-use lab::image::{Store, Summary, embedded};
+use lab::engine::stored::{Engine, Filters, ImageEntry};
+use lab::image::Reference;
 use serde_json::{Value, json};
 
-use super::style::HEADING;
+use super::columns;
 
 /// List the images at hand.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only the ids.
+    /// All images; there are none that are hidden, so this changes nothing
+    #[arg(short, long)]
+    all: bool,
+    /// Show the digests by which registries know them
+    #[arg(long)]
+    digests: bool,
+    /// Only those that fit: reference=PATTERN, dangling=true, label=KEY[=VALUE], before=IMAGE, since=IMAGE, until=TIME
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    filter: Vec<String>,
+    /// A Go template for each, such as '{{.Repository}}:{{.Tag}}', one behind `table`, or json
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "quiet")]
+    format: Option<String>,
+    /// Only the ids
     #[arg(short, long)]
     quiet: bool,
-    /// As JSON, with full ids, times and bytes.
-    #[arg(long, conflicts_with = "quiet")]
+    /// As one JSON array, with full ids, times and bytes
+    #[arg(long, conflicts_with_all = ["quiet", "format"])]
     json: bool,
-    /// Do not shorten ids.
+    /// Do not shorten ids
     #[arg(long)]
     no_trunc: bool,
+    /// Only this repository's, or this image
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    reference: Option<String>,
 }
 
+const REPOSITORY: (&str, &str) = ("REPOSITORY", "Repository");
+const TAG: (&str, &str) = ("TAG", "Tag");
+const DIGEST: (&str, &str) = ("DIGEST", "Digest");
+const REST: [(&str, &str); 3] = [("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size")];
+/// What only templates show.
+const MORE: (&str, &str) = ("CREATED AT", "CreatedAt");
+
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let store = Store::open_default()?;
-    // So that a fresh machine's list is not empty: this is what `lab run lab` would run.
-    embedded::ensure(&store)?;
-    let images = store.list()?;
+    let engine = Engine::open()?;
+    let mut filters = Filters::from_words(&args.filter)?;
+    if let Some(reference) = &args.reference {
+        filters.add("reference", reference);
+    }
+    let images = engine.list_images(&filters)?;
     let text = if args.json {
         let images: Vec<Value> = images.iter().map(object).collect();
         format!("{}\n", serde_json::to_string_pretty(&images)?)
     } else if args.quiet {
-        quiet(&images, args.no_trunc)
+        images.iter().map(|image| id(image, args.no_trunc) + "\n").collect()
     } else {
-        table(&images, args.no_trunc, Timestamp::now())
+        let rows = images.iter().flat_map(|image| rows(image, &args, Timestamp::now())).collect::<Vec<_>>();
+        let digest = args.digests.then_some(DIGEST);
+        let shown: Vec<_> = [REPOSITORY, TAG].into_iter().chain(digest).chain(REST).collect();
+        columns::list(args.format.as_deref(), &shown, &[DIGEST, MORE], &rows)?
     };
     super::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn object(image: &Summary) -> Value {
+fn object(image: &ImageEntry) -> Value {
+    let familiar = |names: &[Reference]| names.iter().map(Reference::familiar).collect::<Vec<_>>();
     json!({
-        "name": image.name.as_ref().map(lab::image::Reference::familiar),
         "id": image.id,
-        "manifest": image.manifest,
+        "names": familiar(&image.tags),
+        "digests": familiar(&image.digests),
         "created": image.created,
         "size": image.size,
+        "labels": image.labels,
     })
 }
 
-fn quiet(images: &[Summary], full: bool) -> String {
-    let mut ids: Vec<String> = images.iter().map(|image| id(image, full)).collect();
-    // An image with two names is one image.
-    ids.dedup();
-    ids.iter().fold(String::new(), |text, id| text + id + "\n")
-}
-
-fn id(image: &Summary, full: bool) -> String {
+fn id(image: &ImageEntry, full: bool) -> String {
     if full { image.id.to_string() } else { image.id.hex()[..12].to_owned() }
 }
 
-/// The columns of `docker images`.
-fn table(images: &[Summary], full: bool, now: Timestamp) -> String {
+/// A line for each tag; for one without, a line for each repository that knows it by a digest, or one of nothing.
+fn rows(image: &ImageEntry, args: &Args, now: Timestamp) -> Vec<Value> {
     let none = || "<none>".to_owned();
-    let rows: Vec<[String; 5]> = images
-        .iter()
-        .map(|image| {
-            let name = image.name.as_ref();
-            [
-                name.map_or_else(none, lab::image::Reference::familiar_repository),
-                name.and_then(|name| name.tag().map(str::to_owned)).unwrap_or_else(none),
-                id(image, full),
-                image.created.as_deref().map_or_else(|| "N/A".to_owned(), |created| ago(created, now)),
-                bytes(image.size),
-            ]
-        })
-        .collect();
-    let head = ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).chain([head[column].len()]).max().unwrap_or(0)
+    let digest_of = |repository: &str| {
+        let known = image.digests.iter().find(|name| name.familiar_repository() == repository);
+        known.and_then(Reference::digest).map_or_else(none, |digest| digest.to_string())
     };
-    let [repository, tag, id, created] = [0, 1, 2, 3].map(width);
-    let mut text = format!(
-        "{HEADING}{:repository$}   {:tag$}   {:id$}   {:created$}   {}{HEADING:#}\n",
-        head[0], head[1], head[2], head[3], head[4]
-    );
-    for row in &rows {
-        let _ = writeln!(
-            text,
-            "{:repository$}   {:tag$}   {:id$}   {:created$}   {}",
-            row[0], row[1], row[2], row[3], row[4]
-        );
+    let row = |repository: String, tag: String, digest: String| {
+        json!({
+            "Repository": repository, "Tag": tag, "Digest": digest, "ID": id(image, args.no_trunc),
+            "CreatedSince": image.created.as_deref().map_or_else(|| "N/A".to_owned(), |created| ago(created, now)),
+            "CreatedAt": image.created.clone().unwrap_or_else(|| "N/A".to_owned()), "Size": bytes(image.size),
+        })
+    };
+    if image.tags.is_empty() && image.digests.is_empty() {
+        return vec![row(none(), none(), none())];
     }
-    text
+    let named = if image.tags.is_empty() { &image.digests } else { &image.tags };
+    let line = |name: &Reference| {
+        let repository = name.familiar_repository();
+        let digest = digest_of(&repository);
+        row(repository, name.tag().map_or_else(none, str::to_owned), digest)
+    };
+    named.iter().map(line).collect()
 }
 
 /// A time as people say it; what is no time is shown as it is.

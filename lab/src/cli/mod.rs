@@ -11,6 +11,7 @@
 
 mod build;
 mod claims;
+mod columns;
 mod compare;
 mod completion;
 mod create;
@@ -115,6 +116,12 @@ enum Command {
     Doctor(doctor::Args),
     Images(images::Args),
     Image(image::Args),
+    Load(image::LoadArgs),
+    Save(image::SaveArgs),
+    Import(image::ImportArgs),
+    History(image::HistoryArgs),
+    Tag(image::TagArgs),
+    Rmi(image::RemoveArgs),
     Kernel(kernel::Args),
     Rig(rig::Args),
     Daemon(daemon::Args),
@@ -174,6 +181,12 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(args),
         Command::Images(args) => images::run(args),
         Command::Image(args) => image::run(args),
+        Command::Load(args) => image::load(args),
+        Command::Save(args) => image::save(args),
+        Command::Import(args) => image::import(args),
+        Command::History(args) => image::history(args),
+        Command::Tag(args) => image::tag(args),
+        Command::Rmi(args) => image::remove(args),
         Command::Kernel(args) => kernel::run(args),
         Command::Rig(args) => rig::run(args),
         Command::Daemon(args) => daemon::run(args),

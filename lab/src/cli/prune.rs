@@ -21,7 +21,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let filters = Filters::from_words(&args.filter)?;
     // Before anyone is asked, and before the first of several kinds is removed.
     Scope::of(&filters, &[])?;
-    if !args.force && !agreed()? {
+    if !args.force && !agreed("all containers that do not run and all images without a tag")? {
         return Ok(ExitCode::FAILURE);
     }
     let engine = Engine::open()?;
@@ -40,9 +40,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn agreed() -> anyhow::Result<bool> {
+/// Asks whether to go on.
+pub fn agreed(what: &str) -> anyhow::Result<bool> {
     anyhow::ensure!(std::io::stdin().is_terminal(), "there is nobody to ask: say --force");
-    eprint!("Remove all containers that do not run and all images without a name? [y/N] ");
+    eprint!("Remove {what}? [y/N] ");
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;

@@ -12,8 +12,8 @@ use super::Daemon;
 use super::files::Outgoing;
 use super::query::Query;
 use super::reply::{Handled, Refusal, Reply, empty, line, ok, streamed};
-use crate::engine::stored::{Filters, ImageEntry};
-use crate::image::{Image, Reference};
+use crate::engine::stored::{Filters, ImageEntry, Import};
+use crate::image::Reference;
 
 pub(super) async fn list(daemon: &Daemon, query: Query) -> Handled {
     daemon
@@ -71,22 +71,7 @@ pub(super) fn load(daemon: &Daemon, request: Request<Incoming>) -> Reply {
 /// `docker save`: the names are in the path, or several times in the query.
 pub(super) async fn save(daemon: &Daemon, path: &[String], query: &Query) -> Handled {
     let names: Vec<String> = path.iter().chain(query.all("names")).cloned().collect();
-    let images = daemon
-        .work(move |engine| {
-            let store = engine.images_with_embedded()?;
-            let mut images: Vec<(Image, Vec<Reference>)> = Vec::new();
-            for name in &names {
-                let image = store.resolve(name)?;
-                // One that was asked for by its id is saved without a name.
-                let known = name.parse::<Reference>().ok().filter(|name| image.name() == Some(name));
-                match images.iter_mut().find(|(other, _)| other.id() == image.id()) {
-                    Some((_, names)) => names.extend(known),
-                    None => images.push((image, known.into_iter().collect())),
-                }
-            }
-            Ok(images)
-        })
-        .await?;
+    let images = daemon.work(move |engine| Ok(engine.images_to_save(&names)?)).await?;
     let (sender, reply) = streamed("application/x-tar");
     let engine = std::sync::Arc::clone(&daemon.engine);
     tokio::task::spawn_blocking(move || engine.images().save(&images, Outgoing::new(sender)));
@@ -129,6 +114,33 @@ impl io::Read for Arriving {
         buffer[..length].copy_from_slice(&self.chunk.split_to(length));
         Ok(length)
     }
+}
+
+/// `docker import`: the tar is the request's body.
+pub(super) async fn import(daemon: &Daemon, query: &Query, request: Request<Incoming>) -> Handled {
+    let source = query.get("fromSrc").unwrap_or_default().to_owned();
+    if source != "-" {
+        return Err(Refusal::bad(format!(
+            "fromSrc {source}: the lab's daemon fetches nothing; send the archive, fromSrc=-"
+        )));
+    }
+    let name = query.get("repo").map(|repository| match query.get("tag") {
+        Some(tag) => format!("{repository}:{tag}"),
+        None => repository.to_owned(),
+    });
+    let import = Import {
+        name: name.map(|name| name.parse()).transpose()?,
+        changes: query.all("changes").to_vec(),
+        message: query.get("message").unwrap_or_default().to_owned(),
+        platform: query.get("platform").map(str::to_owned),
+        source,
+    };
+    let (feed, arriving) = Arriving::of(request);
+    let imported = daemon.work(move |engine| Ok(engine.import(&import, arriving)?)).await;
+    feed.abort();
+    let (sender, reply) = streamed("application/json");
+    let _ = sender.try_send(line(&json!({"status": imported?.id()})));
+    Ok(reply)
 }
 
 pub(super) async fn inspect(daemon: &Daemon, name: &str) -> Handled {

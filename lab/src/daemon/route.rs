@@ -121,6 +121,7 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         ["images", "create"] if is(&post) && query.get("fromImage").is_some() => {
             registry::pull(daemon, &query, request.headers()).await
         }
+        ["images", "create"] if is(&post) => images::import(daemon, &query, request).await,
         ["images", name @ .., "push"] if is(&post) => {
             registry::push(daemon, &name.join("/"), &query, request.headers()).await
         }

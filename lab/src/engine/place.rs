@@ -71,6 +71,11 @@ impl Roots {
         self.data.join("volumes")
     }
 
+    /// Where builds keep what `RUN --mount=type=cache` keeps.
+    pub fn build_caches(&self) -> PathBuf {
+        self.data.join("build-cache")
+    }
+
     /// Where a sandbox that runs has its bundle, and its monitor's socket.
     pub fn sandbox(&self, id: &str) -> PathBuf {
         self.sandboxes().join(id)

@@ -7,12 +7,16 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 /// RFC 8878, section 3.1.1.
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
+/// The .xz file format, section 2.1.1.1.
+const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
+
 /// How a blob or archive is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     None,
     Gzip,
     Zstd,
+    Xz,
 }
 
 impl Compression {
@@ -22,6 +26,8 @@ impl Compression {
             Self::Gzip
         } else if head.starts_with(ZSTD) {
             Self::Zstd
+        } else if head.starts_with(XZ) {
+            Self::Xz
         } else {
             Self::None
         }
@@ -30,14 +36,15 @@ impl Compression {
 
 /// The plain content of an input that may be compressed.
 pub(crate) fn decompress<'a, R: BufRead + Send + 'a>(mut input: R) -> io::Result<Box<dyn Read + Send + 'a>> {
-    let mut head = Vec::with_capacity(ZSTD.len());
-    (&mut input).take(ZSTD.len() as u64).read_to_end(&mut head)?;
+    let mut head = Vec::with_capacity(XZ.len());
+    (&mut input).take(XZ.len() as u64).read_to_end(&mut head)?;
     let compression = Compression::of(&head);
     let input = Cursor::new(head).chain(input);
     Ok(match compression {
         Compression::None => Box::new(input),
         // Several members in a row are one stream (RFC 1952, section 2.2); pigz and eStargz write such.
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Compression::Xz => Box::new(lzma_rust2::XzReader::new(input, true)),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
     })
 }

@@ -13,6 +13,7 @@ use super::digest::Digest;
 use super::error::{Error, Result};
 use super::pack::{Options, Packer};
 use super::reference::Reference;
+use super::registry::media_type;
 use super::store::Store;
 
 impl Store {
@@ -29,9 +30,10 @@ impl Store {
         for (image, names) in images {
             needed
                 .extend(image.layers().iter().map(|layer| layer.blob).chain([image.id(), image.manifest()]));
+            let media = media_type(&self.read_json(image.manifest(), "its manifest")?);
             let descriptor = |annotations: Value| {
                 json!({
-                    "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": image.manifest(),
+                    "mediaType": media, "digest": image.manifest(),
                     "size": image.manifest_size(), "annotations": annotations,
                 })
             };

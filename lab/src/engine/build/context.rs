@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek as _};
 use std::path::Path;
 
-use super::copy::matches;
 use crate::engine::Error;
 use crate::engine::error::Context as _;
+use crate::engine::glob::matches;
 use crate::engine::stored::{Engine, host_directory};
 use crate::image::pack::{Options, Packer};
 
@@ -16,11 +16,14 @@ impl Engine {
     /// # Errors
     /// Where it cannot be read.
     pub fn pack_context(&self, folder: &Path, dockerfile: &str) -> Result<File, Error> {
-        let text = match fs::read_to_string(folder.join(".dockerignore")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            text => Ok(text.unwrap_or_default()),
+        let read = |name: &str| match fs::read_to_string(folder.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            text => text.map(Some).context("read", folder.join(name).display()),
         };
-        let ignored = Ignored::of(&text.context("read", folder.join(".dockerignore").display())?, dockerfile);
+        // A Dockerfile's own goes before the folder's (Dockerfile reference, ".dockerignore file").
+        let own = read(&format!("{dockerfile}.dockerignore"))?;
+        let text = own.map_or_else(|| read(".dockerignore"), |text| Ok(Some(text)))?.unwrap_or_default();
+        let ignored = Ignored::of(&text, dockerfile);
         let mut file =
             tempfile::tempfile_in(self.images().path("tmp")).context("make", "the context's file")?;
         let mut packer = Packer::new(BufWriter::with_capacity(256 * 1024, &mut file), Options::default());

@@ -13,54 +13,74 @@ use std::path::{Path, PathBuf};
 use parse_dockerfile::{AddInstruction, CopyInstruction, Flag, Source};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, openat2, statat};
 
-use super::{Builder, Work, words};
-use crate::engine::Error;
+use super::configure::unknown_flag;
+use super::words::Words;
+use super::{Builder, Work};
 use crate::engine::error::Context as _;
 use crate::engine::stored::{NewLayer, Root, host_directory, mount_overlay, unpack};
+use crate::engine::{Error, glob};
 use crate::image::pack::{Options, Packer};
 use crate::image::tar::Archive;
 use crate::image::users::Accounts;
-use crate::image::{Digest, plain};
+use crate::image::{Digest, Image, plain};
 
 /// What is to be copied.
 pub(super) struct Wish {
     sources: Vec<String>,
+    /// Here-documents: their content, and whether variables in it are expanded.
+    documents: Vec<(String, bool)>,
     target: String,
     from: Option<String>,
     chown: Option<String>,
     chmod: Option<String>,
-    refused: Option<String>,
     unpack: bool,
 }
 
 impl Wish {
-    pub(super) fn of_copy(step: &CopyInstruction<'_>) -> Self {
+    pub(super) fn of_copy(step: &CopyInstruction<'_>) -> Result<Self, Error> {
         Self::new(&step.options, &step.src, step.dest.value.to_string(), false)
     }
 
-    pub(super) fn of_add(step: &AddInstruction<'_>) -> Self {
+    pub(super) fn of_add(step: &AddInstruction<'_>) -> Result<Self, Error> {
         Self::new(&step.options, &step.src, step.dest.value.to_string(), true)
     }
 
-    fn new(options: &[Flag<'_>], sources: &[Source<'_>], target: String, unpack: bool) -> Self {
+    fn new(
+        options: &[Flag<'_>],
+        sources: &[Source<'_>],
+        target: String,
+        unpack: bool,
+    ) -> Result<Self, Error> {
+        let (sources_of, documents) = (Vec::new(), Vec::new());
         let mut wish =
-            Self { sources: Vec::new(), target, from: None, chown: None, chmod: None, refused: None, unpack };
+            Self { sources: sources_of, documents, target, from: None, chown: None, chmod: None, unpack };
         for option in options {
             let value = option.value.as_ref().map(|value| value.value.to_string());
             match &*option.name.value {
-                "from" => wish.from = value,
+                "from" if !unpack => wish.from = value,
                 "chown" => wish.chown = value,
                 "chmod" => wish.chmod = value,
-                other => wish.refused = Some(format!("--{other}")),
+                // Layers are independent of each other here in any case.
+                "link" => {}
+                known @ ("parents" | "exclude" | "checksum" | "keep-git-dir") => {
+                    return Err(Error::bad(format!("--{known} is not supported by the lab; leave it out")));
+                }
+                other => {
+                    let name = if unpack { "ADD" } else { "COPY" };
+                    return Err(unknown_flag(name, other, &["from", "chown", "chmod", "link"]));
+                }
             }
         }
         for source in sources {
             match source {
                 Source::Path(path) => wish.sources.push(path.value.to_string()),
-                _ => wish.refused = Some("a here-document".to_owned()),
+                Source::HereDoc(document) => {
+                    wish.documents.push((document.value.to_string(), document.expand));
+                }
+                _ => return Err(Error::bad("a kind of source that the lab does not know")),
             }
         }
-        wish
+        Ok(wish)
     }
 }
 
@@ -71,12 +91,11 @@ pub(super) fn workdir(
     path: &str,
     text: &str,
 ) -> Result<(), Error> {
-    let path = words::expand(path, &|name| work.value(name));
-    let path = absolute(work, &path);
-    work.config["WorkingDir"] = path.trim_end_matches('/').to_owned().into();
-    if path.trim_matches('/').is_empty() {
-        work.config["WorkingDir"] = "/".into();
-        work.pending.push(text.to_owned());
+    let path = Words { escape: builder.escape, value: &|name| work.value(name) }.word(path)?;
+    let path = clean(&absolute(work, &path));
+    work.settings.config["WorkingDir"] = path.clone().into();
+    if path == "/" {
+        work.pending.push(super::one_line(text, builder.escape));
         return Ok(());
     }
     builder.layer(work, text, &["workdir", &path], |builder, work| {
@@ -85,19 +104,28 @@ pub(super) fn workdir(
 }
 
 pub(super) fn copy(builder: &mut Builder<'_>, work: &mut Work, wish: &Wish, text: &str) -> Result<(), Error> {
-    if let Some(refused) = &wish.refused {
-        return Err(Error::bad(format!("{refused} is not supported by the lab yet; leave it out")));
-    }
-    let expand = |text: &str| words::expand(text, &|name| work.value(name));
-    let sources: Vec<String> = wish.sources.iter().map(|source| expand(source)).collect();
-    if let Some(url) = sources.iter().find(|source| source.contains("://")) {
+    let (sources, plain_target, owner, mode) = {
+        let value = |name: &str| work.value(name);
+        let words = Words { escape: builder.escape, value: &value };
+        let sources =
+            wish.sources.iter().map(|source| words.word(source)).collect::<Result<Vec<String>, _>>()?;
+        let word = |text: &Option<String>| words.word(text.as_deref().unwrap_or_default());
+        (sources, words.word(&wish.target)?, word(&wish.chown)?, word(&wish.chmod)?)
+    };
+    if let Some(url) = sources.iter().find(|source| source.contains("://") || source.starts_with("git@")) {
         return Err(Error::bad(format!("ADD {url}: the lab fetches nothing; put the file into the context")));
     }
-    let plain_target = expand(&wish.target);
     let target = absolute(work, &plain_target);
-    let into_directory = plain_target.ends_with('/') || plain_target == "." || sources.len() > 1;
+    let several = sources.len() + wish.documents.len() > 1;
+    let into_directory = plain_target.ends_with('/') || plain_target == "." || several;
+    if several && !plain_target.ends_with('/') && plain_target != "." {
+        let name = if wish.unpack { "ADD" } else { "COPY" };
+        return Err(Error::bad(format!(
+            "When using {name} with more than one source file, the destination must be a directory and end with a /"
+        )));
+    }
 
-    let from = wish.from.as_deref().map(|name| builder.find(&expand(name))).transpose()?;
+    let from = wish.from.as_deref().map(|name| builder.source(name, work)).transpose()?;
     let stage = from.as_ref().map(|image| builder.engine.images().layer_dirs(image, &())).transpose()?;
     let scratch = tempfile::tempdir_in(builder.engine.images().path("tmp")).context("make", "a folder")?;
     let origin = match &stage {
@@ -107,21 +135,38 @@ pub(super) fn copy(builder: &mut Builder<'_>, work: &mut Work, wish: &Wish, text
     // What is copied is packed first: its digest is what the layer depends on.
     let mut packed = Vec::new();
     for source in &sources {
-        let found = glob(&origin, source)?;
+        let found = find(&origin, source)?;
         if found.is_empty() {
-            return Err(Error::bad(format!("COPY failed: file not found in build context: {source}")));
+            let place = if wish.from.is_some() {
+                ""
+            } else {
+                "file not found in build context or excluded by .dockerignore: "
+            };
+            return Err(Error::bad(format!("COPY failed: {place}stat {source}: file does not exist")));
         }
         for path in found {
             packed.push(pack(&origin, &path, wish.unpack)?);
         }
     }
+    for (at, (document, expand)) in wish.documents.iter().enumerate() {
+        let content = if *expand {
+            let value = |name: &str| work.value(name);
+            Words { escape: builder.escape, value: &value }.document(document)?
+        } else {
+            document.clone()
+        };
+        packed.push(pack_document(&document_name(text, at), &content)?);
+    }
     let mut digests: Vec<String> =
         packed.iter().map(|packed| format!("{} {:?}", packed.digest, packed.name)).collect();
-    let owner = wish.chown.as_deref().map(expand).unwrap_or_default();
-    digests.extend([target.clone(), owner.clone(), wish.chmod.clone().unwrap_or_default()]);
+    digests.extend([target.clone(), owner.clone(), mode.clone()]);
     let depends: Vec<&str> = std::iter::once("copy").chain(digests.iter().map(String::as_str)).collect();
-    let mode = wish.chmod.as_deref().map(|text| u32::from_str_radix(text, 8)).transpose();
-    let mode = mode.map_err(|_| Error::bad("--chmod: use an octal number, such as 755"))?;
+    let wrong = || Error::bad(format!("--chmod={mode}: an octal number is expected, such as 755"));
+    let mode = if mode.is_empty() {
+        None
+    } else {
+        Some(u32::from_str_radix(&mode, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(wrong)?)
+    };
     builder.layer(work, text, &depends, |builder, work| {
         let layers = builder.engine.images().layer_dirs(&work.image, &())?;
         let user = Accounts::read(&layers)?.resolve(&owner)?;
@@ -139,10 +184,50 @@ fn absolute(work: &Work, path: &str) -> String {
     if path.starts_with('/') {
         return path.to_owned();
     }
-    let base = work.config["WorkingDir"].as_str().filter(|path| !path.is_empty()).unwrap_or("/");
+    let base = work.settings.config["WorkingDir"].as_str().filter(|path| !path.is_empty()).unwrap_or("/");
     let path = path.strip_prefix("./").unwrap_or(path);
     let path = if path == "." { "" } else { path };
     format!("{}/{path}", base.trim_end_matches('/'))
+}
+
+/// A path without `.`, `..` and what is empty, from the root on.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+impl Builder<'_> {
+    /// What `--from` names: a stage by its name or number, or an image.
+    fn source(&mut self, name: &str, work: &Work) -> Result<Image, Error> {
+        let name = Words { escape: self.escape, value: &|name| work.value(name) }.word(name)?;
+        match name.parse::<usize>() {
+            Ok(number) => {
+                let stage = self.done.get(number).map(|(_, image)| image.clone());
+                let wrong = || {
+                    Error::bad(format!(
+                        "invalid from flag value {name}: there is no such stage before this one"
+                    ))
+                };
+                stage.ok_or_else(wrong)
+            }
+            Err(_) => self.find(&name, None, false),
+        }
+    }
+}
+
+/// The name of a here-document, which is that of its file: the word behind `<<`.
+fn document_name(text: &str, number: usize) -> String {
+    let first = text.lines().next().unwrap_or_default();
+    let word =
+        first.split_whitespace().filter_map(|word| word.strip_prefix("<<")).nth(number).unwrap_or("EOF");
+    word.trim_start_matches('-').trim_matches(['"', '\'']).to_owned()
 }
 
 fn overlay(layers: &[PathBuf], scratch: &Path) -> Result<OwnedFd, Error> {
@@ -240,6 +325,16 @@ fn pack(origin: &OwnedFd, path: &Path, unpacks: bool) -> Result<Packed, Error> {
     Ok(Packed { file, digest, name })
 }
 
+/// A here-document as a file.
+fn pack_document(name: &str, content: &str) -> Result<Packed, Error> {
+    let mut file = tempfile::tempfile().context("make", "a temporary file")?;
+    let mut packer = Packer::new(std::io::BufWriter::new(&mut file), Options::default());
+    packer.add_bytes(name, content.as_bytes()).context("write", "a here-document")?;
+    packer.finish().context("write", "a here-document")?;
+    let digest = Digest::of_reader(&mut file).context("read", "a here-document")?;
+    Ok(Packed { file, digest, name: Some(name.as_bytes().to_vec()) })
+}
+
 /// Whether a file is an archive, which is then copied plain.
 fn unpacked(origin: &OwnedFd, path: &Path, into: &mut std::fs::File) -> Result<bool, Error> {
     let shown = path.display().to_string();
@@ -249,6 +344,14 @@ fn unpacked(origin: &OwnedFd, path: &Path, into: &mut std::fs::File) -> Result<b
             .map(std::fs::File::from)
             .context("open", &shown)
     };
+    let mut head = [0; 4];
+    let magic = std::io::Read::read(&mut open()?, &mut head).unwrap_or(0);
+    // bzip2's format, "Header": a level from 1 to 9 behind these.
+    if magic == 4 && head.starts_with(b"BZh") && head[3].is_ascii_digit() {
+        return Err(Error::bad(format!(
+            "ADD {shown}: archives by bzip2 are not unpacked here; pack it by gzip, xz or zstd"
+        )));
+    }
     let Ok(first) = plain(open()?) else { return Ok(false) };
     let mut archive = Archive::new(std::io::BufReader::new(first));
     if !matches!(archive.next(), Ok(Some(_))) {
@@ -297,15 +400,15 @@ fn place(
     Ok(())
 }
 
-/// The paths that a pattern means: `*` and `?` stand for parts of one name.
-fn glob(origin: &OwnedFd, pattern: &str) -> Result<Vec<PathBuf>, Error> {
+/// The paths that a pattern means.
+fn find(origin: &OwnedFd, pattern: &str) -> Result<Vec<PathBuf>, Error> {
     let mut found = vec![PathBuf::new()];
     let mut any = false;
     for part in pattern.split('/').filter(|part| !part.is_empty() && *part != "." && *part != "..") {
         any = true;
         let mut next = Vec::new();
         for base in found {
-            if !part.contains(['*', '?']) {
+            if !part.contains(['*', '?', '[', '\\']) {
                 next.push(base.join(part));
                 continue;
             }
@@ -315,7 +418,7 @@ fn glob(origin: &OwnedFd, pattern: &str) -> Result<Vec<PathBuf>, Error> {
             for entry in rustix::fs::Dir::read_from(&directory).context("list", base.display())? {
                 let entry = entry.context("list", base.display())?;
                 let name = entry.file_name().to_bytes();
-                if !matches!(name, b"." | b"..") && matches(name, part.as_bytes()) {
+                if !matches!(name, b"." | b"..") && glob::matches(name, part.as_bytes()) {
                     next.push(base.join(OsStr::from_bytes(name)));
                 }
             }
@@ -333,27 +436,9 @@ fn glob(origin: &OwnedFd, pattern: &str) -> Result<Vec<PathBuf>, Error> {
     Ok(found.into_iter().filter(exists).collect())
 }
 
-/// Whether a name fits a pattern, in which `*` stands for any text and `?` for any byte.
-pub(super) fn matches(name: &[u8], pattern: &[u8]) -> bool {
-    match pattern.split_first() {
-        None => name.is_empty(),
-        Some((b'*', rest)) => (0..=name.len()).any(|at| matches(&name[at..], rest)),
-        Some((b'?', rest)) => !name.is_empty() && matches(&name[1..], rest),
-        Some((byte, rest)) => name.first() == Some(byte) && matches(&name[1..], rest),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stars_and_question_marks_stand_for_parts_of_a_name() {
-        assert!(matches(b"main.rs", b"*.rs"));
-        assert!(matches(b"a1", b"a?"));
-        assert!(!matches(b"main.rc", b"*.rs"));
-        assert!(!matches(b"a", b"a?"));
-    }
 
     #[test]
     fn a_pattern_finds_what_is_there_and_cannot_climb() {
@@ -363,7 +448,7 @@ mod tests {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         let origin = host_directory(folder.path()).unwrap();
-        let found = |pattern: &str| glob(&origin, pattern).unwrap();
+        let found = |pattern: &str| find(&origin, pattern).unwrap();
         assert_eq!(found("src/*.rs"), [PathBuf::from("src/a.rs"), PathBuf::from("src/b.rs")]);
         assert_eq!(found("."), [PathBuf::from(".")]);
         assert!(found("nothing").is_empty());

@@ -12,32 +12,43 @@
 //! A step's layer depends on the layers below it, the step's own text with its variables, and what it copies or the
 //! environment it runs in; a layer of the same dependencies is taken from the store instead of being made again.
 
+mod configure;
 mod context;
 mod copy;
+mod mounts;
 mod run;
+mod scope;
 mod steps;
+mod suggest;
 mod words;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use oci_spec::image::ImageConfiguration;
 use parse_dockerfile::{Dockerfile, Instruction, Stage, parse};
 use serde_json::{Value, json};
 
 use super::Error;
 use super::error::Context as _;
 use super::stored::{Engine, NewLayer, Step, host_directory, unpack};
+use crate::image::registry::{Credentials, Wanted};
 use crate::image::tar::Archive;
-use crate::image::{Digest, Image, Reference, embedded, plain};
+use crate::image::{self, Digest, Image, Platforms, Reference, embedded, plain};
+use configure::Settings;
+pub(crate) use configure::apply_changes;
+use scope::Scope;
+use words::Words;
 
 /// What is to be built.
 #[derive(Clone, Debug, Default)]
 pub struct Build {
     /// The Dockerfile's path in the context.
     pub dockerfile: String,
+    /// The Dockerfile itself, where it is not in the context.
+    pub text: Option<String>,
     /// The image's names.
     pub names: Vec<Reference>,
     /// Values of ARG.
@@ -46,10 +57,38 @@ pub struct Build {
     pub labels: BTreeMap<String, String>,
     /// The stage to stop at; the last where none is given.
     pub target: Option<String>,
+    /// For which machine images are taken; this one where not given.
+    pub platform: Option<String>,
     /// Whether no remembered layer is used.
     pub no_cache: bool,
+    /// Whether images that are here are looked for in their registry, too.
+    pub pull: bool,
     /// Whether RUN may use the host's network; else it has none.
     pub host_network: bool,
+    /// Files that `RUN --mount=type=secret` may see, by their ids.
+    pub secrets: BTreeMap<String, PathBuf>,
+    /// Whom registries are shown, by their hosts.
+    pub keys: Keys,
+}
+
+/// From a registry's host to what it is shown.
+type Find = dyn Fn(&str) -> Credentials + Send + Sync;
+
+/// Finds the credentials for a registry.
+#[derive(Clone, Default)]
+pub struct Keys(Option<Arc<Find>>);
+
+impl Keys {
+    /// By this function of the registry's host.
+    pub fn new(find: impl Fn(&str) -> Credentials + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(find)))
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys")
+    }
 }
 
 /// A build under way.
@@ -59,6 +98,7 @@ struct Builder<'a> {
     context: &'a Path,
     say: &'a mut dyn FnMut(&str),
     text: &'a str,
+    escape: char,
     /// The stages that are done: their names, their images.
     done: Vec<(Option<String>, Image)>,
     step: usize,
@@ -68,12 +108,11 @@ struct Builder<'a> {
 /// A stage under way.
 struct Work {
     image: Image,
-    config: Value,
-    /// Whether the configuration has changed since the image was stored.
+    settings: Settings,
+    /// What has changed the configuration since the image was stored.
     pending: Vec<String>,
     /// ARGs of this stage.
-    arguments: BTreeMap<String, String>,
-    shell: Vec<String>,
+    scope: Scope,
 }
 
 impl Engine {
@@ -92,18 +131,26 @@ impl Engine {
         let _adding = self.images().adding()?;
         let folder = folder.context("make", "a folder for the context")?;
         receive(context, folder.path())?;
-        let path = folder.path().join(&build.dockerfile);
-        let text = fs::read_to_string(&path)
-            .map_err(|_| Error::bad(format!("Cannot locate specified Dockerfile: {}", build.dockerfile)))?;
-        let dockerfile = parse(&text).map_err(|error| {
-            let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
-            let caret = " ".repeat(error.column().saturating_sub(1));
-            Error::bad(format!("{}:{}: {error}\n{line}\n{caret}^", build.dockerfile, error.line()))
-        })?;
-        let steps = dockerfile.instructions.len() - dockerfile.global_args().len();
+        let text = match &build.text {
+            Some(text) => text.clone(),
+            None => read_dockerfile(folder.path(), &build.dockerfile)?,
+        };
+        let dockerfile = parse(&text).map_err(|error| refuse(&build.dockerfile, &text, &error))?;
+        let steps = dockerfile.instructions.len() - dockerfile.global_args().len()
+            + usize::from(!build.labels.is_empty());
         let context = folder.path();
-        let mut builder =
-            Builder { engine: self, build, context, say, text: &text, done: Vec::new(), step: 0, steps };
+        let escape = dockerfile.parser_directives.escape.as_ref().map_or('\\', |escape| escape.value.value);
+        let mut builder = Builder {
+            engine: self,
+            build,
+            context,
+            say,
+            text: &text,
+            escape,
+            done: Vec::new(),
+            step: 0,
+            steps,
+        };
         let image = builder.all(&dockerfile)?;
         let store = self.images();
         if build.names.is_empty() {
@@ -115,6 +162,53 @@ impl Engine {
         }
         Ok(image)
     }
+}
+
+/// A file of the context, which may be anything a client sends: no link in it leads out.
+fn read_dockerfile(folder: &Path, name: &str) -> Result<String, Error> {
+    let missing = || Error::bad(format!("Cannot locate specified Dockerfile: {name}"));
+    let directory = host_directory(folder)?;
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK;
+    let inside = super::stored::Root::INSIDE;
+    let file = rustix::fs::openat2(&directory, name, flags, rustix::fs::Mode::empty(), inside)
+        .map_err(|_| missing())?;
+    let mut text = String::new();
+    fs::File::from(file).read_to_string(&mut text).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => Error::bad(format!("{name}: it is no text in UTF-8")),
+        _ => missing(),
+    })?;
+    Ok(text)
+}
+
+/// Where a Dockerfile cannot be read: the line, what is wrong with it, and what was most likely meant.
+fn refuse(name: &str, text: &str, error: &parse_dockerfile::Error) -> Error {
+    const INSTRUCTIONS: [&str; 18] = [
+        "ADD",
+        "ARG",
+        "CMD",
+        "COPY",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "FROM",
+        "HEALTHCHECK",
+        "LABEL",
+        "MAINTAINER",
+        "ONBUILD",
+        "RUN",
+        "SHELL",
+        "STOPSIGNAL",
+        "USER",
+        "VOLUME",
+        "WORKDIR",
+    ];
+    let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let word = line.split_whitespace().next().unwrap_or_default();
+    let known = INSTRUCTIONS.iter().any(|known| known.eq_ignore_ascii_case(word));
+    let meant = suggest::nearest(word, &INSTRUCTIONS).filter(|_| !known);
+    let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+    let caret = " ".repeat(error.column().saturating_sub(1));
+    Error::bad(format!("{name}:{}: {error}{meant}\n{line}\n{caret}^", error.line()))
 }
 
 /// Unpacks the context.
@@ -131,102 +225,133 @@ fn receive(context: impl Read + Send, folder: &Path) -> Result<(), Error> {
 
 impl Builder<'_> {
     fn all(&mut self, dockerfile: &Dockerfile<'_>) -> Result<Image, Error> {
-        let mut global = BTreeMap::new();
+        let mut global = Scope::global(self.build)?;
         for argument in dockerfile.global_args() {
-            self.declare(&argument.arguments.value, &mut global);
+            global
+                .declare(&argument.arguments.value, self.escape, None)
+                .map_err(|error| self.at(argument.arguments.span.clone(), error))?;
         }
-        let mut last = None;
-        for stage in dockerfile.stages() {
-            let name = stage.from.as_.as_ref().map(|(_, name)| name.value.to_string());
-            let image =
-                self.stage(&stage, &global).map_err(|error| self.at(stage.from.from.span.start, error))?;
-            self.done.push((name.clone(), image.clone()));
-            last = Some(image);
-            if name.is_some() && name == self.build.target {
-                return last.ok_or_else(|| Error::bad("the Dockerfile has no stage"));
+        let wanted = self.build.target.as_deref().map(str::to_ascii_lowercase);
+        let number = wanted.as_deref().and_then(|target| target.parse::<usize>().ok());
+        let stages: Vec<Stage<'_, '_>> = dockerfile.stages().collect();
+        let name_of =
+            |stage: &Stage<'_, '_>| stage.from.as_.as_ref().map(|(_, name)| name.value.to_ascii_lowercase());
+        let last = match &wanted {
+            None => stages.len() - 1,
+            Some(target) => {
+                let named = stages.iter().position(|stage| name_of(stage).as_ref() == Some(target));
+                let found = named.or(number.filter(|&number| number < stages.len()));
+                found.ok_or_else(|| {
+                    let names: Vec<String> = stages.iter().filter_map(name_of).collect();
+                    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                    let meant =
+                        suggest::nearest(target, &names).map(|meant| format!("; did you mean {meant}?"));
+                    let meant = meant.unwrap_or_default();
+                    Error::bad(format!("failed to reach build target {target} in Dockerfile{meant}"))
+                })?
             }
+        };
+        for (at, stage) in stages.iter().take(last + 1).enumerate() {
+            let image = self.stage(stage, &global, at == last)?;
+            self.done.push((name_of(stage), image));
         }
-        match &self.build.target {
-            Some(target) => Err(Error::bad(format!("target stage \"{target}\" could not be found"))),
-            None => last.ok_or_else(|| Error::bad("the Dockerfile has no stage")),
+        let unused = global.unused();
+        if !unused.is_empty() {
+            (self.say)(&format!("[Warning] One or more build-args {unused:?} were not consumed\n"));
         }
+        let (_, image) = self.done.pop().ok_or_else(|| Error::bad("the Dockerfile has no stage"))?;
+        Ok(image)
     }
 
-    /// Names the line, unless one is named already.
-    fn at(&self, offset: usize, error: Error) -> Error {
+    /// Names the line and marks the place, unless that is done already.
+    fn at(&self, span: std::ops::Range<usize>, error: Error) -> Error {
         let file = format!("{}:", self.build.dockerfile);
-        let line = self.text[..offset.min(self.text.len())].matches('\n').count() + 1;
+        let begin = span.start.min(self.text.len());
+        let number = self.text[..begin].matches('\n').count() + 1;
+        let line = self.text.lines().nth(number - 1).unwrap_or_default();
         match error {
             Error::Bad { message } if message.starts_with(&file) => Error::Bad { message },
-            error => Error::bad(format!("{file}{line}: {error}")),
-        }
-    }
-
-    fn announce(&mut self, span: std::ops::Range<usize>) {
-        self.step += 1;
-        let words: Vec<&str> = self.text[span].split_whitespace().filter(|word| *word != "\\").collect();
-        (self.say)(&format!("Step {}/{} : {}\n", self.step, self.steps, words.join(" ")));
-    }
-
-    /// An ARG: its value is the user's, else the Dockerfile's.
-    fn declare(&self, text: &str, into: &mut BTreeMap<String, String>) {
-        let known = into.clone();
-        for word in words::split(text, &|name| known.get(name).cloned()) {
-            let (name, default) = match word.split_once('=') {
-                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                None => (word.clone(), None),
-            };
-            if let Some(value) = self.build.arguments.get(&name).cloned().or(default) {
-                into.insert(name, value);
+            // That a command failed is no fault of the line's text.
+            Error::Bad { message } if message.contains("returned a non-zero code") => {
+                Error::bad(format!("{file}{number}: {message}"))
             }
+            error => Error::bad(format!("{file}{number}: {error}\n{line}\n^")),
         }
     }
 
-    fn stage(&mut self, stage: &Stage<'_, '_>, global: &BTreeMap<String, String>) -> Result<Image, Error> {
-        let start = stage.from.from.span.start;
-        self.announce(
-            start..stage.from.as_.as_ref().map_or(stage.from.image.span.end, |(_, name)| name.span.end),
-        );
-        let asked = words::expand(&stage.from.image.value, &|name| global.get(name).cloned());
-        let image = self.find(&asked)?;
+    fn announce(&mut self, text: &str) {
+        self.step += 1;
+        (self.say)(&format!("Step {}/{} : {}\n", self.step, self.steps, one_line(text, self.escape)));
+    }
+
+    fn stage(&mut self, stage: &Stage<'_, '_>, global: &Scope, is_last: bool) -> Result<Image, Error> {
+        let from = stage.from;
+        let start = from.from.span.start;
+        let end = from.as_.as_ref().map_or(from.image.span.end, |(_, name)| name.span.end);
+        self.announce(&self.text[start..end]);
+        let image = self.base(from, global).map_err(|error| self.at(start..end, error))?;
+        let asked = from.image.value.to_string();
         let raw: Value = serde_json::from_slice(image.raw_config())?;
-        let mut config = raw["config"].clone();
-        if !config.is_object() {
-            config = json!({});
-        }
+        let mut settings = Settings::new(raw["config"].clone());
         // They are for this build, and not for one from its image.
-        let triggers = config.as_object_mut().and_then(|config| config.remove("OnBuild"));
+        let triggers = settings.config.as_object_mut().and_then(|config| config.remove("OnBuild"));
         let triggers: Vec<String> =
             triggers.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
         (self.say)(&format!(" ---> {}\n", &image.id().hex()[..12]));
-        let shell = serde_json::from_value(config["Shell"].clone())
-            .unwrap_or_else(|_| vec!["/bin/sh".into(), "-c".into()]);
-        let mut work = Work { image, config, pending: Vec::new(), arguments: BTreeMap::new(), shell };
+        let mut work = Work { image, settings, pending: Vec::new(), scope: Scope::of_stage(self.build) };
         if !triggers.is_empty() {
             self.triggers(&triggers, global, &mut work)
                 .map_err(|error| Error::bad(format!("ONBUILD of image {asked}: {error}")))?;
         }
         for instruction in stage.instructions {
             let span = steps::span(instruction);
-            self.announce(span.clone());
-            self.one(instruction, &self.text[span.clone()], global, &mut work)
-                .map_err(|error| self.at(span.start, error))?;
+            self.announce(&self.text[span.clone()]);
+            let done = self.one(instruction, &self.text[span.clone()], global, &mut work);
+            done.map_err(|error| self.at(span, error))?;
         }
-        for (key, value) in &self.build.labels {
-            work.config["Labels"][key] = value.clone().into();
+        if is_last && !self.build.labels.is_empty() {
+            let words: Vec<String> =
+                self.build.labels.iter().map(|(key, value)| format!("{key:?}={value:?}")).collect();
+            let text = format!("LABEL {}", words.join(" "));
+            self.announce(&text);
+            for (key, value) in &self.build.labels {
+                work.settings.config["Labels"][key] = value.clone().into();
+            }
+            work.pending.push(text);
         }
         self.settle(&mut work)?;
         (self.say)(&format!(" ---> {}\n", &work.image.id().hex()[..12]));
         Ok(work.image)
     }
 
+    /// The image that a stage begins with.
+    fn base(&mut self, from: &parse_dockerfile::FromInstruction<'_>, global: &Scope) -> Result<Image, Error> {
+        let value = |name: &str| global.value(name);
+        let words = Words { escape: self.escape, value: &value };
+        let mut platform = self.build.platform.clone();
+        for option in &from.options {
+            let value = option.value.as_ref().map(|value| words.word(&value.value)).transpose()?;
+            match &*option.name.value {
+                "platform" => platform = value,
+                other => return Err(configure::unknown_flag("FROM", other, &["platform"])),
+            }
+        }
+        let asked = words.word(&from.image.value)?;
+        if asked.is_empty() {
+            return Err(Error::bad(format!("base name ({}) should not be blank", from.image.value)));
+        }
+        let image = self.find(&asked, platform.as_deref(), self.build.pull)?;
+        // An earlier stage has been judged already; nothing is for every machine.
+        let wanted = Platforms::of(platform.as_deref())?;
+        if !wanted.fits_configuration(image.config()) {
+            let offered = format!("{}/{}", image.config().os(), image.config().architecture());
+            return Err(image::Error::Platform { wanted: wanted.to_string(), offered }.into());
+        }
+        Ok(image)
+    }
+
     /// What the image below wants to be done first in every build from it.
-    fn triggers(
-        &mut self,
-        triggers: &[String],
-        global: &BTreeMap<String, String>,
-        work: &mut Work,
-    ) -> Result<(), Error> {
+    fn triggers(&mut self, triggers: &[String], global: &Scope, work: &mut Work) -> Result<(), Error> {
         (self.say)(&format!("# Executing {} build triggers\n", triggers.len()));
         let text = format!("FROM scratch\n{}\n", triggers.join("\n"));
         let parsed = parse(&text).map_err(|error| Error::bad(error.to_string()))?;
@@ -240,25 +365,22 @@ impl Builder<'_> {
         &mut self,
         instruction: &Instruction<'_>,
         text: &str,
-        global: &BTreeMap<String, String>,
+        global: &Scope,
         work: &mut Work,
     ) -> Result<(), Error> {
         let Instruction::Arg(argument) = instruction else {
             return self.instruction(instruction, text, work);
         };
         // One without a default takes that of the same name before the first FROM.
-        let mut declared = global.clone();
-        self.declare(&argument.arguments.value, &mut declared);
-        for word in argument.arguments.value.split_whitespace() {
-            let name = word.split('=').next().unwrap_or_default();
-            work.arguments.extend(declared.get(name).map(|value| (name.to_owned(), value.clone())));
-        }
+        work.declare(&argument.arguments.value, self.escape, global)?;
+        work.pending.push(one_line(text, self.escape));
         Ok(())
     }
 
-    /// An earlier stage by its name or number, or an image.
-    fn find(&self, name: &str) -> Result<Image, Error> {
-        let stage = self.done.iter().find(|(other, _)| other.as_deref() == Some(name));
+    /// An earlier stage by its name, or an image, which is fetched where it is not here.
+    fn find(&mut self, name: &str, platform: Option<&str>, pull: bool) -> Result<Image, Error> {
+        let lower = name.to_ascii_lowercase();
+        let stage = self.done.iter().find(|(other, _)| other.as_deref() == Some(&*lower));
         if let Some((_, image)) = stage {
             return Ok(image.clone());
         }
@@ -268,16 +390,45 @@ impl Builder<'_> {
         }
         if embedded::NAME.split(':').next() == name.split(':').next() {
             embedded::ensure(store)?;
+            return Ok(store.resolve(name)?);
         }
+        let missing = match store.resolve(name) {
+            Ok(image) if !pull => return Ok(image),
+            Ok(_) => None,
+            Err(error @ image::Error::NotFound { .. }) => Some(error),
+            Err(error) => return Err(error.into()),
+        };
+        let Ok(reference) = name.parse::<Reference>() else {
+            return Err(missing.map_or_else(|| Error::bad(format!("{name}: no image")), Error::from));
+        };
+        let credentials = self.build.keys.0.as_ref().map(|find| find(reference.host())).unwrap_or_default();
+        let wanted = Wanted { name: reference, platform: platform.map(str::to_owned), credentials };
+        (self.say)(&format!("Pulling {}\n", wanted.name.familiar()));
+        store.pull(&wanted, &()).map_err(|error| Error::bad(format!("FROM {name}: {error}")))?;
         Ok(store.resolve(name)?)
     }
 
     /// Stores the configuration that steps have changed since.
     fn settle(&self, work: &mut Work) -> Result<(), Error> {
-        let text = std::mem::take(&mut work.pending).join("; ");
-        let step = Step { text: &text, ..Step::default() };
-        work.image = self.engine.extend_image(&work.image, None, &work.config, &step)?;
+        if work.pending.is_empty() {
+            return Ok(());
+        }
+        // One entry of the history for each step.
+        let pending = std::mem::take(&mut work.pending);
+        for text in &pending {
+            work.image = self.extend(work, None, text)?;
+        }
         Ok(())
+    }
+
+    /// The image with one more step. The same step on the same image has the same time, so that it is the same image.
+    fn extend(&self, work: &Work, layer: Option<NewLayer>, text: &str) -> Result<Image, Error> {
+        let config = &work.settings.config;
+        let key = json!([work.image.id(), layer.map(|layer| layer.digest), config, text]).to_string();
+        let created =
+            self.engine.time_of_step(&Digest::of(key.as_bytes()).to_string(), self.build.no_cache)?;
+        let step = Step { text, author: &work.settings.author, created: Some(&created), ..Step::default() };
+        self.engine.extend_image(&work.image, layer, config, &step)
     }
 
     /// Adds a layer: the remembered one, or what `make` makes.
@@ -288,6 +439,7 @@ impl Builder<'_> {
         depends: &[&str],
         make: impl FnOnce(&mut Self, &Work) -> Result<NewLayer, Error>,
     ) -> Result<(), Error> {
+        self.settle(work)?;
         let mut key: Vec<String> =
             work.image.layers().iter().map(|layer| layer.diff_id.to_string()).collect();
         key.push(text.to_owned());
@@ -302,26 +454,34 @@ impl Builder<'_> {
             self.engine.remember_layer(&key, layer)?;
             layer
         };
-        work.pending.clear();
-        let step = Step { text, ..Step::default() };
-        work.image = self.engine.extend_image(&work.image, Some(layer), &work.config, &step)?;
+        work.image = self.extend(work, Some(layer), &one_line(text, self.escape))?;
+        (self.say)(&format!(" ---> {}\n", &work.image.id().hex()[..12]));
         Ok(())
     }
+}
+
+/// An instruction over several lines as one.
+fn one_line(text: &str, escape: char) -> String {
+    let words = text.split_whitespace().filter(|word| *word != escape.to_string());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 impl Work {
     /// The value of a variable: of the environment, else of an ARG.
     fn value(&self, name: &str) -> Option<String> {
-        let prefix = format!("{name}=");
-        let env = self.config["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let found = env.filter_map(|text| text.strip_prefix(&prefix)).next_back().map(str::to_owned);
-        found.or_else(|| self.arguments.get(name).cloned())
+        self.settings.variable(name).or_else(|| self.scope.value(name))
+    }
+
+    fn declare(&mut self, text: &str, escape: char, global: &Scope) -> Result<(), Error> {
+        let settings = &self.settings;
+        let env = |name: &str| settings.variable(name);
+        self.scope.declare(text, escape, Some((global, &env)))
     }
 
     /// The configuration as containers read it.
-    fn image_config(&self) -> Result<ImageConfiguration, Error> {
+    fn image_config(&self) -> Result<oci_spec::image::ImageConfiguration, Error> {
         Ok(serde_json::from_value(json!({
-            "architecture": self.image.config().architecture(), "os": "linux", "config": self.config,
+            "architecture": self.image.config().architecture(), "os": "linux", "config": self.settings.config,
             "rootfs": {"type": "layers", "diff_ids": []},
         }))?)
     }
@@ -332,7 +492,7 @@ impl Engine {
     fn empty_image(&self) -> Result<Image, Error> {
         let store = self.images();
         let config = serde_json::to_vec(&json!({
-            "architecture": crate::image::architecture().to_string(), "os": "linux", "config": {},
+            "architecture": image::architecture().to_string(), "os": "linux", "config": {},
             "rootfs": {"type": "layers", "diff_ids": []}, "history": [],
         }))?;
         let id = store.add_bytes(&config)?;

@@ -3,9 +3,10 @@
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
-use parse_dockerfile::{Command, RunInstruction};
+use parse_dockerfile::{Command, Flag, RunInstruction};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::mounts::Mounts;
 use super::{Builder, Work, steps};
 use crate::engine::error::Context as _;
 use crate::engine::place::Place;
@@ -23,51 +24,66 @@ pub(super) fn run(
     step: &RunInstruction<'_>,
     text: &str,
 ) -> Result<(), Error> {
-    if let Some(flag) = step.options.first() {
-        return Err(Error::bad(format!(
-            "RUN --{} is not supported by the lab yet; leave it out",
-            flag.name.value
-        )));
-    }
+    let mounts = Mounts::of(builder, work, &step.options)?;
+    let shell = &work.settings.shell;
     let words = match &step.here_docs[..] {
-        [] => steps::command(&step.arguments, &work.shell),
-        [document] => script(step, &document.value, &work.shell)?,
-        _ => return Err(Error::bad("RUN takes one here-document")),
+        [] => steps::command(&step.arguments, shell, builder.escape),
+        [document] if is_alone(step) => script(&document.value, shell)?,
+        // The shell knows here-documents itself.
+        _ => shell.iter().cloned().chain([behind_flags(text, &step.options)]).collect(),
     };
-    let arguments = serde_json::to_string(&work.arguments)?;
-    let config = ["Env", "User", "WorkingDir"].map(|key| work.config[key].to_string()).concat();
-    builder.layer(work, text, &["run", &arguments, &config, &words.join("\0")], |builder, work| {
-        execute(builder, work, &words)
-    })
+    let arguments = serde_json::to_string(work.scope.declared())?;
+    let config = ["Env", "User", "WorkingDir"].map(|key| work.settings.config[key].to_string()).concat();
+    let depends = ["run", &arguments, &config, &words.join("\0"), &mounts.key];
+    builder.layer(work, text, &depends, |builder, work| execute(builder, work, &words, &mounts))
 }
 
-/// A here-document that is all there is of a RUN is a script for the shell (Dockerfile reference, "Here-Documents").
-fn script(step: &RunInstruction<'_>, text: &str, shell: &[String]) -> Result<Vec<String>, Error> {
-    // The parser's arguments are what stands behind the word.
-    let alone = matches!(&step.arguments, Command::Shell(words) if words.value.trim().is_empty());
-    if !alone || text.starts_with("#!") {
+/// Whether a here-document is all there is of a RUN; the parser's arguments are what stands behind its word.
+fn is_alone(step: &RunInstruction<'_>) -> bool {
+    matches!(&step.arguments, Command::Shell(words) if words.value.trim().is_empty())
+}
+
+/// Then it is a script for the shell (Dockerfile reference, "Here-Documents").
+fn script(text: &str, shell: &[String]) -> Result<Vec<String>, Error> {
+    if text.starts_with("#!") {
         return Err(Error::bad(
-            "RUN <<WORD is for the shell alone: no command beside it, and no #! in its first line",
+            "RUN <<WORD is for the shell alone: with #! in its first line, COPY it and RUN that instead",
         ));
     }
     Ok(shell.iter().cloned().chain([text.to_owned()]).collect())
 }
 
-fn execute(builder: &mut Builder<'_>, work: &Work, words: &[String]) -> Result<NewLayer, Error> {
+/// The text of a RUN behind its keyword and flags.
+fn behind_flags(text: &str, options: &[Flag<'_>]) -> String {
+    let mut rest = text.trim_start().get("RUN".len()..).unwrap_or_default().trim_start();
+    for _ in options {
+        rest = rest.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start());
+    }
+    rest.to_owned()
+}
+
+fn execute(
+    builder: &mut Builder<'_>,
+    work: &Work,
+    words: &[String],
+    mounts: &Mounts,
+) -> Result<NewLayer, Error> {
     let engine = builder.engine;
+    let _locks = mounts.lock()?;
+    // A variable of the image goes before an ARG of the same name.
+    let own = work.scope.declared().iter().filter(|(name, _)| work.settings.variable(name).is_none());
     let request = Request {
         image: work.image.id().to_string(),
         entrypoint: Some(Vec::new()),
         command: words.to_vec(),
-        // A variable of the image goes before an ARG of the same name.
-        environment: work
-            .arguments
-            .iter()
-            .filter(|(name, _)| work.value(name).as_ref() == work.arguments.get(*name))
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect(),
+        environment: own.chain(work.scope.proxies()).map(|(name, value)| format!("{name}={value}")).collect(),
         isolation: Choices {
-            network: if builder.build.host_network { Network::Host } else { Network::Own },
+            mounts: mounts.extra.clone(),
+            network: if builder.build.host_network || mounts.host_network {
+                Network::Host
+            } else {
+                Network::Own
+            },
             new_privileges: true,
             ..Choices::default()
         },

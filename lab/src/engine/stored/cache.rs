@@ -31,6 +31,16 @@ impl Engine {
         })
     }
 
+    /// When a build's step of this key was first done (RFC 3339); with `anew`, it is done now.
+    pub(crate) fn time_of_step(&self, key: &str, anew: bool) -> Result<String, Error> {
+        self.db.with(|db| {
+            let sql = "INSERT INTO build_times (key, created, used) VALUES (?1, ?2, ?3)
+                ON CONFLICT (key) DO UPDATE SET used = ?3, created = iif(?4, ?2, created) RETURNING created";
+            let now = Timestamp::now();
+            db.query_row(sql, params![key, now.to_string(), now.as_second(), anew], |row| row.get(0))
+        })
+    }
+
     /// Forgets which layers build steps made; with the filter `until`, those not needed since. Tells the keys, and the
     /// bytes of layers that went with them.
     ///
@@ -49,6 +59,10 @@ impl Engine {
             let sql = "DELETE FROM build_cache WHERE used <= ?1 RETURNING key";
             db.prepare(sql)?.query_map([until], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
         })?;
+        self.db.with(|db| db.execute("DELETE FROM build_times WHERE used <= ?1", [until]))?;
+        if until == i64::MAX {
+            crate::engine::place::remove_tree(&self.roots.build_caches())?;
+        }
         let freed = self.images().collect_garbage()?.unwrap_or(0);
         Ok((forgotten, freed))
     }

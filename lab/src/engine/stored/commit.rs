@@ -70,7 +70,7 @@ impl Engine {
         let store = self.images();
         let adding = store.adding()?;
         let layer = if upper.exists() { Some(self.store_layer(&upper)?) } else { None };
-        let step = Step { text, comment: &commit.comment, author: &commit.author };
+        let step = Step { text, comment: &commit.comment, author: &commit.author, created: None };
         let image = self.extend_image(&base, layer, &config, &step)?;
         store.name_image(&image, commit.name.as_ref())?;
         drop(adding);
@@ -103,7 +103,7 @@ impl Engine {
     ) -> Result<Image, Error> {
         let store = self.images();
         let mut raw: Value = serde_json::from_slice(base.raw_config())?;
-        let created = now();
+        let created = step.created.map_or_else(now, str::to_owned);
         raw["created"] = created.clone().into();
         raw["config"] = config.clone();
         if !step.author.is_empty() {
@@ -150,6 +150,8 @@ pub(crate) struct Step<'a> {
     pub text: &'a str,
     pub comment: &'a str,
     pub author: &'a str,
+    /// When it was done (RFC 3339); now where not given.
+    pub created: Option<&'a str>,
 }
 
 fn push(list: &mut Value, item: Value) {

@@ -17,7 +17,7 @@ use crate::engine::place::make_all;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Each step brings a database from its number to the next; `user_version` says how many were done.
-const MIGRATIONS: [&str; 5] = ["
+const MIGRATIONS: [&str; 6] = ["
     CREATE TABLE containers (
         id         TEXT PRIMARY KEY,
         name       TEXT NOT NULL UNIQUE,
@@ -85,6 +85,8 @@ const MIGRATIONS: [&str; 5] = ["
 ",
     // When a step was last made or taken from memory, in seconds since 1970.
     "ALTER TABLE build_cache ADD COLUMN used INTEGER NOT NULL DEFAULT 0",
+    // When a build's step was first done: done again from memory, it makes the same image.
+    "CREATE TABLE build_times (key TEXT PRIMARY KEY, created TEXT NOT NULL, used INTEGER NOT NULL) STRICT",
 ];
 
 /// The database, as this process has it open.

@@ -2,7 +2,7 @@
 
 use super::{Engine, Record};
 use crate::engine::Error;
-use crate::image::{Digest, Nameless, Removal, Removed};
+use crate::image::{Digest, Image, Nameless, Reference, Removal, Removed};
 
 impl Engine {
     /// Removes a name of an image, or the image. One that a container was made from stays, unless forced; one from which a
@@ -54,6 +54,25 @@ impl Engine {
         let removed = self.images().remove_by(name, removal)?;
         self.tell_removed(target.id, &removed)?;
         Ok(removed)
+    }
+
+    /// The images that names mean, each with the names under which it was asked for.
+    ///
+    /// # Errors
+    /// Where there is no such image.
+    pub fn images_to_save(&self, names: &[String]) -> Result<Vec<(Image, Vec<Reference>)>, Error> {
+        let store = self.images_with_embedded()?;
+        let mut images: Vec<(Image, Vec<Reference>)> = Vec::new();
+        for name in names {
+            let image = store.resolve(name)?;
+            // One that was asked for by its id is saved without a name.
+            let known = name.parse::<Reference>().ok().filter(|name| image.name() == Some(name));
+            match images.iter_mut().find(|(other, _)| other.id() == image.id()) {
+                Some((_, names)) => names.extend(known),
+                None => images.push((image, known.into_iter().collect())),
+            }
+        }
+        Ok(images)
     }
 
     /// Removes an image with all its names, unless somebody needs it.

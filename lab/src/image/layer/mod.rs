@@ -22,6 +22,25 @@ use super::progress::Step;
 use super::tar::Archive;
 use pipe::Pipe;
 
+/// Whether a plain tar would do as a layer.
+///
+/// # Errors
+/// Where it is no tar, or has an entry that no layer may have.
+pub(crate) fn check(file: &mut File, object: &str) -> Result<()> {
+    use std::io::Seek as _;
+    let malformed = |error: io::Error| Error::malformed(object, error);
+    file.rewind().map_err(malformed)?;
+    let mut archive = Archive::new(io::BufReader::with_capacity(256 * 1024, file));
+    let mut any = false;
+    while let Some(member) = archive.next().map_err(malformed)? {
+        any = true;
+        let path = String::from_utf8_lossy(&member.path).into_owned();
+        Entry::new(member).map_err(|reason| Error::malformed(format!("{object}: entry '{path}'"), reason))?;
+    }
+    let empty = "it has no entry: a tar of a root file system is expected";
+    if any { Ok(()) } else { Err(Error::malformed(object, empty)) }
+}
+
 /// A layer being read from front to back.
 pub(crate) struct LayerReader {
     archive: Archive<Pipe>,

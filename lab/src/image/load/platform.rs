@@ -24,7 +24,9 @@ impl Platforms {
     pub fn of(text: Option<&str>) -> Result<Self> {
         let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Self::this_machine()) };
         let parts: Vec<String> = text.split('/').map(str::to_ascii_lowercase).collect();
-        let sound = |part: &String| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let sound = |part: &String| {
+            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
         if parts.len() > 3 || !parts.iter().all(sound) {
             return Err(Error::BadPlatform { text: text.to_owned() });
         }
@@ -43,6 +45,14 @@ impl Platforms {
             },
             [] => Self::this_machine(),
         })
+    }
+
+    pub fn os(&self) -> &Os {
+        &self.os
+    }
+
+    pub fn architecture(&self) -> &Arch {
+        &self.architecture
     }
 
     /// Whether an image's entry in an index is for it.

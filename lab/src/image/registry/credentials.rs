@@ -75,6 +75,22 @@ impl Credentials {
         Self::from_config(config.unwrap_or_default(), "X-Registry-Auth")
     }
 
+    /// From the header `X-Registry-Config`: as [`Credentials::from_header`], for each registry by its host.
+    ///
+    /// # Errors
+    /// What is neither JSON nor base64.
+    pub fn all_from_header(header: &str) -> Result<BTreeMap<String, Self>> {
+        const OBJECT: &str = "X-Registry-Config";
+        let wrong = || Error::malformed(OBJECT, "JSON in base64 is expected");
+        let json = base64_any(header.trim()).ok_or_else(wrong)?;
+        let all: Option<BTreeMap<String, AuthConfig>> =
+            if json.is_empty() { None } else { serde_json::from_slice(&json).map_err(|_| wrong())? };
+        let of = |(server, config): (String, AuthConfig)| {
+            Ok((domain(&server).to_owned(), Self::from_config(config, OBJECT)?))
+        };
+        all.unwrap_or_default().into_iter().map(of).collect()
+    }
+
     /// From the body of `POST /auth`.
     ///
     /// # Errors

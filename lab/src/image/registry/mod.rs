@@ -22,6 +22,7 @@ pub use credentials::{Credentials, DockerConfig};
 pub(crate) use fetch::forget_partial;
 pub use pull::{Pulled, Wanted};
 pub use push::Pushed;
+pub(crate) use push::media_type;
 pub use session::{log_in, tags};
 
 /// Hears how a pull or a push goes on; both come from one thread.
