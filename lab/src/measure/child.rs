@@ -259,7 +259,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_run_gives_its_marks_its_status_and_two_moments() {
-        let call = script(r#"echo '{"executed": 5, "exited": 6}' >&$2; exit 3"#);
+        let call = script(r#"echo '{"executed": 5, "exited": 6}' >/proc/self/fd/$2; exit 3"#);
         let finished = call.spawn(Stdio::null()).unwrap().finish(LONG, &AtomicBool::new(false)).unwrap();
         assert_eq!(finished.status.code(), Some(3));
         assert_eq!(finished.marks.unwrap()["exited"], 6);
@@ -268,7 +268,7 @@ pub(super) mod tests {
 
     #[test]
     fn output_without_end_neither_blocks_a_run_nor_fills_our_memory() {
-        let call = script("head -c 3000000 /dev/zero; echo the reason >&2; echo '{}' >&$2");
+        let call = script("head -c 3000000 /dev/zero; echo the reason >&2; echo '{}' >/proc/self/fd/$2");
         let finished = call.spawn(Stdio::null()).unwrap().finish(LONG, &AtomicBool::new(false)).unwrap();
         assert_eq!(finished.said, "the reason");
         assert!(finished.marks.unwrap().is_empty());
@@ -276,9 +276,12 @@ pub(super) mod tests {
 
     #[test]
     fn marks_that_are_no_marks_are_an_error_of_the_run_and_not_ours() {
-        for text in
-            ["exit 1", "echo '[1,2' >&$2", "echo '{\"executed\":-1}' >&$2", "head -c 100000 /dev/zero >&$2"]
-        {
+        for text in [
+            "exit 1",
+            "echo '[1,2' >/proc/self/fd/$2",
+            "echo '{\"executed\":-1}' >/proc/self/fd/$2",
+            "head -c 100000 /dev/zero >/proc/self/fd/$2",
+        ] {
             let finished =
                 script(text).spawn(Stdio::null()).unwrap().finish(LONG, &AtomicBool::new(false)).unwrap();
             assert!(finished.marks.is_err(), "{text}");
@@ -287,7 +290,7 @@ pub(super) mod tests {
 
     #[test]
     fn an_interrupted_run_is_asked_to_end_and_says_so() {
-        let call = script("trap 'echo {} >&$2; exit 9' TERM; while :; do sleep 0.05; done");
+        let call = script("trap 'echo {} >/proc/self/fd/$2; exit 9' TERM; while :; do sleep 0.05; done");
         let mut running = call.spawn(Stdio::null()).unwrap();
         // Give the shell the time to set its trap.
         assert!(!running.says(b"never", Duration::from_millis(500), &AtomicBool::new(false)).unwrap());
@@ -305,7 +308,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_process_that_outlives_the_run_does_not_hold_it_up() {
-        let call = script("echo '{}' >&$2; sleep 3 & exit 0");
+        let call = script("echo '{}' >/proc/self/fd/$2; sleep 3 & exit 0");
         let finished = call.spawn(Stdio::null()).unwrap().finish(LONG, &AtomicBool::new(false)).unwrap();
         assert!(lab_clock::now() - finished.spawned < 2_900_000_000);
     }

@@ -375,7 +375,7 @@ mod tests {
         now() { read up rest </proc/uptime; echo "${up%.*}${up#*.}0000000"; }
         # /proc/uptime counts from the same start as CLOCK_MONOTONIC, in hundredths: round into the run.
         sleep 0.03; at=$(now); sleep 0.03
-        echo "{\"executed\": $at, \"exited\": $at}" >&$1
+        echo "{\"executed\": $at, \"exited\": $at}" >/proc/self/fd/$1
     "#;
 
     fn call(script: &str, idle: usize) -> WallCall {
@@ -460,7 +460,7 @@ mod tests {
 
     #[test]
     fn marks_from_another_time_are_not_believed() {
-        let liar = "echo '{\"executed\": 1, \"exited\": 2}' >&$1";
+        let liar = "echo '{\"executed\": 1, \"exited\": 2}' >/proc/self/fd/$1";
         let record = compare_now(request(Ok(call(liar, 0)), Err("none".into())));
         assert!(record.walls[0].unavailable.as_ref().unwrap().contains("outside the run"));
     }
