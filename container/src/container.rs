@@ -33,6 +33,7 @@ pub struct Container {
     ours: bool,
     exit: Option<Exit>,
     timeline: Option<Arc<Timeline>>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Container {
@@ -46,7 +47,15 @@ impl Container {
         // For a process that is gone: a descriptor that is always readable, as its pidfd would be.
         let gone =
             || eventfd(1, EventfdFlags::CLOEXEC).expect("a descriptor for a container that has exited");
-        Self { dir, state, pidfd: pidfd.unwrap_or_else(gone), ours, exit: None, timeline }
+        Self {
+            dir,
+            state,
+            pidfd: pidfd.unwrap_or_else(gone),
+            ours,
+            exit: None,
+            timeline,
+            warnings: Vec::new(),
+        }
     }
 
     /// Finds a container by its id.
@@ -66,6 +75,11 @@ impl Container {
     /// The id.
     pub fn id(&self) -> &str {
         &self.state.id
+    }
+
+    /// What of the configuration was passed over when it was created, as the specification allows.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The first process, as this process sees it; none before it exists.
@@ -130,7 +144,7 @@ impl Container {
     /// # Errors
     /// [`Error::Config`] naming the limit that cannot be.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
-        self.state.cgroup.apply(Some(resources))
+        self.state.cgroup.update(resources)
     }
 
     /// Where the container stands in its life.

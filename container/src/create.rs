@@ -9,7 +9,7 @@ use lab_clock::{Mark, Timeline};
 use oci_spec::runtime::LinuxIdMapping;
 
 use crate::birth::BornElsewhere;
-use crate::cgroup::Membership;
+use crate::cgroup::{Holder, Membership};
 use crate::container::Container;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Belongings, Link, Message};
@@ -17,6 +17,7 @@ use crate::network::Moved;
 use crate::options::{CreateOptions, Stdio};
 use crate::plan::{IdMaps, Plan, Surroundings};
 use crate::rdt::Class;
+use crate::security::caps;
 use crate::state::{State, StateDir, Status, start_time};
 use crate::sys::{self, Cloned};
 use crate::{cgroup, exec, hooks, process, spec};
@@ -34,8 +35,9 @@ pub fn create(options: CreateOptions) -> Result<Container> {
 
     // The state directory: the name is taken now, and whatever happens, `delete` knows what to remove.
     let dir = StateDir::claim(&options.root, &options.id)?;
-    let mut made = Made { dir: Some(dir.clone()), cgroup: None, rdt: None, devices: None, child: None };
-    let mut cgroup = Membership::plan(&spec, &options.id)?;
+    let mut made =
+        Made { dir: Some(dir.clone()), cgroup: None, holder: None, rdt: None, devices: None, child: None };
+    let mut cgroup = Membership::plan(&spec, &options.id, options.systemd_cgroup)?;
     let mut state = State::new(&spec, &options.id, &bundle, cgroup.clone());
     state.rdt = Class::plan(spec.linux.as_ref().and_then(|linux| linux.intel_rdt().as_ref()), &options.id)?;
     dir.write(&state)?;
@@ -47,7 +49,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     let result = cgroup.make(resources);
     made.cgroup = Some(cgroup.clone());
     state.cgroup = cgroup.clone();
-    result?;
+    made.holder = result?;
     made.rdt.clone_from(&state.rdt);
     state.rdt.as_ref().map_or(Ok(()), Class::make)?;
     cgroup::owner(&spec).map_or(Ok(()), |uid| cgroup.give_to(uid))?;
@@ -105,9 +107,19 @@ pub fn create(options: CreateOptions) -> Result<Container> {
         link.go().context("speak to", "the first process")?;
     }
     link.go().context("speak to", "the first process")?;
-    Ok(made.into_container(dir, state, options.timeline))
+    let mut container = made.into_container(dir, state, options.timeline);
+    container.warnings = warnings(&plan);
+    Ok(container)
 }
 // ANCHOR_END: create
+
+/// What the process goes without: a user namespace has all capabilities to give, the runtime only its own.
+fn warnings(plan: &Plan) -> Vec<String> {
+    let beyond = if plan.namespaces.user { Vec::new() } else { caps::beyond_own(&plan.process.capabilities) };
+    let warning =
+        |name| format!("process.capabilities: {name} cannot be granted, the runtime does not have it itself");
+    beyond.into_iter().map(warning).collect()
+}
 
 /// The hooks that run while the first process waits in its namespaces, and what it needs to run the others.
 fn run_hooks(spec: &spec::Spec, plan: &Plan, state: &State) -> Result<()> {
@@ -257,6 +269,7 @@ pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
 struct Made {
     dir: Option<StateDir>,
     cgroup: Option<Membership>,
+    holder: Option<Holder>,
     rdt: Option<Class>,
     devices: Option<Moved>,
     child: Option<Cloned>,
@@ -282,6 +295,7 @@ impl Drop for Made {
             let _ = sys::pidfd_signal(&child.pidfd, libc::SIGKILL);
             let _ = process::reap(&child.pidfd);
         }
+        drop(self.holder.take());
         if let Some(cgroup) = self.cgroup.take() {
             let _ = cgroup.remove();
         }

@@ -27,8 +27,9 @@
 //! Reading order, one idea a file:
 //! 1. [`create`] lists the steps of the left side, `init::first_process` those of the right.
 //! 2. `spec` reads the bundle, `plan` turns it into what the child will do, `error` says what can go wrong.
-//! 3. `cgroup` limits (and, on version 2, decides on devices by a program of its own), `security` takes rights away:
-//!    capabilities, seccomp, Landlock, labels. `network` moves devices of the host in, `rdt` gives shares of caches. `sys` holds the system calls that no library wraps.
+//! 3. `cgroup` limits (on version 2 it decides on devices by a program of its own, and where systemd runs it can be
+//!    asked for a unit), `security` takes rights away: capabilities, seccomp, Landlock, labels. `network` moves devices
+//!    of the host in, `rdt` gives shares of caches. `sys` holds the system calls that no library wraps.
 //! 4. [`Container::exec`] adds a process to a container, `birth` has it born in the right pid namespace, `hooks` runs the
 //!    engine's programs.
 //! 5. `state` is what one command leaves for the next; [`Container`] is what one can do with it.

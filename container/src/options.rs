@@ -67,6 +67,8 @@ pub struct CreateOptions {
     pub pid_file: Option<PathBuf>,
     /// How many descriptors from 3 on the workload keeps.
     pub preserve_fds: u32,
+    /// Whether systemd makes the cgroup; `linux.cgroupsPath` then is `slice:prefix:name`.
+    pub systemd_cgroup: bool,
     /// Where the host's root is a ramfs: move the root instead of `pivot_root(2)`.
     pub no_pivot: bool,
 }
@@ -84,6 +86,7 @@ impl CreateOptions {
             timeline: None,
             pid_file: None,
             preserve_fds: 0,
+            systemd_cgroup: false,
             no_pivot: false,
         }
     }

@@ -42,7 +42,8 @@ impl Class {
         Self::below(&root, rdt, id).map(Some)
     }
 
-    fn below(root: &Path, rdt: &LinuxIntelRdt, id: &str) -> Result<Self> {
+    /// Below a given root of the file system.
+    pub(crate) fn below(root: &Path, rdt: &LinuxIntelRdt, id: &str) -> Result<Self> {
         let configured = rdt.clos_id().as_deref().filter(|name| !name.is_empty());
         let name = configured.unwrap_or(id);
         if name.contains(['/', '\n']) || RESERVED.contains(&name) {

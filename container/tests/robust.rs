@@ -17,24 +17,23 @@ fn delete(bundle: &Bundle) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// `create` under strace, with more of its options.
-fn traced(bundle: &Bundle, options: &[&str]) -> Command {
+/// A call of the runtime under strace, with more of its options.
+fn traced(bundle: &Bundle, options: &[&str], call: &[&str]) -> Command {
     let mut command = Command::new("strace");
-    command.arg("-qq").args(options).arg(LAB).arg("--root").arg(bundle.state_root());
-    command.args(["create", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);
+    command.arg("-qq").args(options).arg(LAB).arg("--root").arg(bundle.state_root()).args(call);
+    command.current_dir(&bundle.directory);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-#[test]
-fn killed_at_any_system_call_the_runtime_leaves_nothing_that_delete_does_not_find() {
-    needs_program!("strace", "strace");
-    // The calls of the runtime itself from its first change of the machine on: each is a place to die at.
-    let bundle = Bundle::new(&["sleep", "1000"]);
-    bundle.write();
+fn create(bundle: &Bundle) {
+    assert!(traced(bundle, &["-o", "/dev/null"], &["create", &bundle.id]).status().unwrap().success());
+}
+
+/// The system calls that a call of the runtime makes from the first of a name on: each is a place to die at.
+fn places(bundle: &Bundle, call: &[&str], from: &str) -> Vec<(String, u32)> {
     let log = bundle.directory.join("strace");
-    assert!(traced(&bundle, &["-o", log.to_str().unwrap()]).status().unwrap().success());
-    delete(&bundle);
+    assert!(traced(bundle, &["-o", log.to_str().unwrap()], call).status().unwrap().success());
     let text = fs::read_to_string(log).unwrap();
     let (mut seen, mut places) = (HashMap::<&str, u32>::new(), Vec::new());
     let mut changing = false;
@@ -42,23 +41,90 @@ fn killed_at_any_system_call_the_runtime_leaves_nothing_that_delete_does_not_fin
         let Some((name, _)) = line.split_once('(') else { continue };
         let count = seen.entry(name).or_default();
         *count += 1;
-        changing |= name == "mkdir";
+        changing |= name == from;
         if changing && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            places.push((name, *count));
+            places.push((name.to_owned(), *count));
         }
     }
-    assert!(places.len() > 30, "{places:?}");
-    for (name, count) in places {
+    places
+}
+
+/// That `delete --force` finds all that is left. A first process whose runtime died before it was written down ends
+/// itself; it may take a moment.
+fn nothing_is_left(bundle: &Bundle, when: &str) {
+    delete(bundle);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !traces(bundle).is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+        delete(bundle);
+    }
+    assert_eq!(traces(bundle), [].into(), "killed {when}");
+}
+
+#[test]
+fn killed_at_any_system_call_the_runtime_leaves_nothing_that_delete_does_not_find() {
+    needs_program!("strace", "strace");
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.write();
+    // From its first change of the machine on.
+    let calls = places(&bundle, &["create", &bundle.id], "mkdir");
+    delete(&bundle);
+    assert!(calls.len() > 30, "{calls:?}");
+    for (name, count) in calls {
         let inject = format!("inject={name}:signal=KILL:when={count}");
-        traced(&bundle, &["-o", "/dev/null", "-e", &inject]).status().unwrap();
+        let options = ["-o", "/dev/null", "-e", &inject];
+        traced(&bundle, &options, &["create", &bundle.id]).status().unwrap();
+        nothing_is_left(&bundle, &format!("in create at {name} number {count}"));
+    }
+}
+
+#[test]
+fn killed_while_it_starts_or_deletes_it_leaves_nothing_either() {
+    needs_program!("strace", "strace");
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.write();
+    for (command, from) in [(&["start"][..], "connect"), (&["delete", "--force"], "pidfd_open")] {
+        let call = [command, &[&bundle.id]].concat();
+        create(&bundle);
+        let calls = places(&bundle, &call, from);
         delete(&bundle);
-        // A first process whose runtime died before it was written down ends itself; it may take a moment.
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !traces(&bundle).is_empty() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-            delete(&bundle);
+        assert!(calls.len() > 3, "{calls:?}");
+        for (name, count) in calls {
+            create(&bundle);
+            let inject = format!("inject={name}:signal=KILL:when={count}");
+            traced(&bundle, &["-o", "/dev/null", "-e", &inject], &call).status().unwrap();
+            nothing_is_left(&bundle, &format!("in {command:?} at {name} number {count}"));
         }
-        assert_eq!(traces(&bundle), [].into(), "killed at {name} number {count}");
+    }
+}
+
+#[test]
+fn killed_at_any_mark_of_the_first_process_it_takes_that_along() {
+    needs_program!("strace", "strace");
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.write();
+    // A system call of the first process just before each of its marks (`lab_clock::Mark`), held up while the runtime dies.
+    for (mark, call) in [
+        ("cloned", "setsid"),
+        ("cgroup ready", "unshare"),
+        ("overlay mounted", "open_tree"),
+        ("mounted", "move_mount"),
+        ("pivoted", "pivot_root"),
+        ("rights taken", "capset"),
+        ("waiting", "accept4"),
+    ] {
+        let inject = format!("inject={call}:delay_enter=400ms:when=1");
+        let options = ["-f", "-o", "/dev/null", "-e", &inject];
+        let mut strace = traced(&bundle, &options, &["create", &bundle.id]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", strace.id())).unwrap();
+        let runtime = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+        if let Some(runtime) = runtime.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(runtime, rustix::process::Signal::KILL);
+        }
+        delete(&bundle); // or the last of them would wait to be started, and strace for it
+        strace.wait().unwrap();
+        nothing_is_left(&bundle, &format!("at the mark {mark:?}"));
     }
 }
 

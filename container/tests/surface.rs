@@ -217,6 +217,24 @@ fn what_the_specification_forbids_is_refused_by_its_field() {
 }
 
 #[test]
+fn a_capability_that_cannot_be_granted_is_a_warning() {
+    needs_root!();
+    let mut bundle = Bundle::new(&["true"]);
+    let sets = json!({"bounding": ["CAP_WAKE_ALARM"], "permitted": ["CAP_WAKE_ALARM"], "effective": ["CAP_WAKE_ALARM"]});
+    bundle.config["process"]["capabilities"] = sets;
+    let call = lab(&bundle, &["--log", "log", "--log-format", "json", "run", &bundle.id]);
+    let without = ["--bounding-set", "-wake_alarm", "--inh-caps", "-wake_alarm"];
+    let mut command = std::process::Command::new("setpriv");
+    command.args(without).arg(call.get_program()).args(call.get_args()).current_dir(&bundle.directory);
+    let output = command.output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    let line: Value =
+        serde_json::from_str(&fs::read_to_string(bundle.directory.join("log")).unwrap()).unwrap();
+    assert_eq!(line["level"], "warning");
+    assert!(line["msg"].as_str().unwrap().contains("CAP_WAKE_ALARM"), "{line}");
+}
+
+#[test]
 fn what_is_unknown_or_missing_is_no_error() {
     needs_root!();
     let mut bundle = Bundle::new(&["true"]);

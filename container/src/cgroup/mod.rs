@@ -15,9 +15,11 @@ mod layout;
 mod limits;
 mod owner;
 mod stats;
+mod systemd;
 
 pub(crate) use owner::owner;
 pub use stats::Stats;
+pub(crate) use systemd::Holder;
 
 use std::fs;
 use std::io;
@@ -32,11 +34,15 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result};
 use crate::spec::Spec;
 use crate::sys;
+use systemd::Scope;
 
 /// The cgroups of one container. It is written to the state file, so that whoever deletes the container finds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Membership {
     groups: Vec<Group>,
+    /// The unit, where systemd makes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<Scope>,
 }
 
 /// The directory of a container in one tree.
@@ -62,7 +68,7 @@ pub(crate) struct Entrance {
 
 impl Membership {
     /// Works out where the container's cgroups will be; makes nothing yet.
-    pub(crate) fn plan(spec: &Spec, id: &str) -> Result<Self> {
+    pub(crate) fn plan(spec: &Spec, id: &str, by_systemd: bool) -> Result<Self> {
         let configured = spec.linux.as_ref().and_then(|linux| linux.cgroups_path().clone());
         let configured = configured.filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = &configured
@@ -70,6 +76,8 @@ impl Membership {
         {
             return Err(Error::config("linux.cgroupsPath", "must not contain \"..\""));
         }
+        let scope = by_systemd.then(|| Scope::new(configured.as_deref(), id)).transpose()?;
+        let configured = scope.as_ref().map_or(Ok(configured), |scope| scope.path().map(Some))?;
         let privileged = rustix::process::geteuid().is_root();
         let groups = layout::trees()?
             .into_iter()
@@ -81,15 +89,21 @@ impl Membership {
                 Group { name: tree.name, mount: tree.mount, path, made: None }
             })
             .collect();
-        Ok(Self { groups })
+        Ok(Self { groups, scope })
     }
 
     /// Makes the directories. Without the right to (an ordinary user), the container goes without those trees, unless
-    /// a limit asks for one.
-    pub(crate) fn make(&mut self, resources: Option<&LinuxResources>) -> Result<()> {
+    /// a limit asks for one. What is returned keeps systemd's unit from ending before the container's process is in it.
+    pub(crate) fn make(&mut self, resources: Option<&LinuxResources>) -> Result<Option<Holder>> {
+        let v1 = self.has_v1();
+        let start = |scope: &Scope| {
+            let limits = resources.map_or(Ok(Vec::new()), |resources| limits::all(resources, v1))?;
+            scope.start(&limits, v1)
+        };
+        let holder = self.scope.as_ref().map(start).transpose()?;
         let mut groups = Vec::new();
         for mut group in std::mem::take(&mut self.groups) {
-            match make(&mut group) {
+            match make(&mut group, self.scope.is_some()) {
                 Ok(()) => groups.push(group),
                 Err(error) if unprivileged(&error) && !limits::needs(resources, group.name.as_deref()) => {}
                 Err(error) => {
@@ -99,13 +113,26 @@ impl Membership {
             }
         }
         self.groups = groups;
-        self.apply(resources)
+        self.apply(resources)?;
+        Ok(holder)
+    }
+
+    /// Gives a container that runs other limits.
+    pub(crate) fn update(&self, resources: &LinuxResources) -> Result<()> {
+        if let Some(scope) = &self.scope {
+            scope.change(&limits::all(resources, self.has_v1())?)?;
+        }
+        self.apply(Some(resources))
+    }
+
+    fn has_v1(&self) -> bool {
+        self.groups.iter().any(|group| group.name.is_some())
     }
 
     /// Writes the limits.
-    pub(crate) fn apply(&self, resources: Option<&LinuxResources>) -> Result<()> {
+    fn apply(&self, resources: Option<&LinuxResources>) -> Result<()> {
         let Some(resources) = resources else { return Ok(()) };
-        let v1 = self.groups.iter().any(|group| group.name.is_some());
+        let v1 = self.has_v1();
         if let (false, Some(group)) = (v1, self.groups.first()) {
             allow_devices(group, resources)?;
             self.check_memory(resources)?;
@@ -198,6 +225,7 @@ impl Membership {
                 }
             }
         }
+        self.scope.iter().for_each(Scope::stop);
         Ok(())
     }
 }
@@ -230,9 +258,9 @@ fn unprivileged(error: &io::Error) -> bool {
 }
 
 /// Makes the directory of one tree with its parents, and what its kind of tree needs before a process can enter.
-fn make(group: &mut Group) -> io::Result<()> {
+fn make(group: &mut Group, by_systemd: bool) -> io::Result<()> {
     for _ in 0..8 {
-        match make_path(group) {
+        match make_path(group, by_systemd) {
             // A parent was removed between our looking and making: another container of it was deleted.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => return result,
@@ -241,18 +269,20 @@ fn make(group: &mut Group) -> io::Result<()> {
     Err(io::ErrorKind::NotFound.into())
 }
 
-fn make_path(group: &mut Group) -> io::Result<()> {
+fn make_path(group: &mut Group, by_systemd: bool) -> io::Result<()> {
     let root = &group.mount;
     let below: Vec<&Path> = group.path.ancestors().take_while(|path| path != root).collect();
     for path in below.into_iter().rev() {
+        let parent = path.parent().unwrap_or(root);
         match fs::create_dir(path) {
             Ok(()) => {
                 group.made.get_or_insert_with(|| path.to_owned());
             }
+            // systemd hands on the controllers that it knows; the others are none of its business.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && by_systemd => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(error),
         }
-        let parent = path.parent().unwrap_or(root);
         match group.name.as_deref() {
             None => layout::delegate_controllers(parent)?,
             Some(name) if name.split(',').any(|name| name == "cpuset") => {

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use container::{CreateOptions, Stdio, spec};
+use container::{Container, CreateOptions, Stdio, spec};
 
 use super::arguments::{self, Arguments, Word, needed};
 use super::{Failure, Global, Outcome, foreground};
@@ -125,6 +125,7 @@ impl Make {
             options.config = Some(config);
         }
         options.no_pivot = self.no_pivot;
+        options.systemd_cgroup = global.systemd_cgroup;
         options.stdio = self.ends.stdio()?;
         Ok(options)
     }
@@ -132,8 +133,13 @@ impl Make {
 
 /// `create`.
 pub(super) fn create(arguments: Arguments, global: &Global) -> Outcome {
-    container::create(Make::read(arguments.for_command(CREATE), false)?.options(global)?)?;
+    let container = container::create(Make::read(arguments.for_command(CREATE), false)?.options(global)?)?;
+    warn(&container, global);
     Ok(0)
+}
+
+fn warn(container: &Container, global: &Global) {
+    container.warnings().iter().for_each(|warning| super::log::warning(global, warning));
 }
 
 /// `run`.
@@ -146,6 +152,7 @@ pub(super) fn run(arguments: Arguments, global: &Global) -> Outcome {
     };
     let signals = (!make.detach).then(foreground::Signals::catch).transpose()?;
     let mut container = container::create(options)?;
+    warn(&container, global);
     if let Err(error) = container.start() {
         container.delete(true)?;
         return Err(error.into());

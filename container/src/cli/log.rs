@@ -33,10 +33,19 @@ impl Format {
 pub(super) fn error(global: &Global, message: &str) {
     let message = message.replace('\n', " ");
     eprintln!("error: {message}");
+    write(global, "error", &message);
+}
+
+/// Reports what was passed over, in the file only: standard error is the workload's too.
+pub(super) fn warning(global: &Global, message: &str) {
+    write(global, "warning", message);
+}
+
+fn write(global: &Global, level: &str, message: &str) {
     let Some(path) = &global.log else { return };
     let line = match global.log_format {
-        Format::Text => format!("time=\"{}\" level=error msg={message:?}\n", date::now()),
-        Format::Json => format!("{}\n", json!({"level": "error", "msg": message, "time": date::now()})),
+        Format::Text => format!("time=\"{}\" level={level} msg={message:?}\n", date::now()),
+        Format::Json => format!("{}\n", json!({"level": level, "msg": message, "time": date::now()})),
     };
     let file = OpenOptions::new().create(true).append(true).open(path);
     if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {

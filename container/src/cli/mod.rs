@@ -46,7 +46,7 @@ Options:
       --root DIR          Directory for the state of containers
       --log FILE          File to write errors to, beside standard error
       --log-format FORMAT How to write that file: text or json
-      --systemd-cgroup    Let systemd make the cgroup
+      --systemd-cgroup    Let systemd make the cgroup; linux.cgroupsPath then is slice:prefix:name
       --rootless [BOOL]   Accepted for engines: whether this is root is seen from the user
       --debug             Accepted for engines: nothing is logged but errors
   -v, --version           Print the versions
@@ -118,12 +118,6 @@ fn command(global: &mut Global) -> Outcome {
 }
 
 fn run(command: &str, arguments: Arguments, global: &Global) -> Outcome {
-    if global.systemd_cgroup {
-        return Err(Failure::new(
-            "--systemd-cgroup: cgroups made by systemd are not supported yet; choose the driver cgroupfs in the engine \
-             (dockerd: --exec-opt native.cgroupdriver=cgroupfs; podman: --cgroup-manager cgroupfs)",
-        ));
-    }
     let simple = |arguments: Arguments, help| arguments::only_id(arguments.for_command(help));
     match command {
         "create" => create::create(arguments, global),

@@ -10,6 +10,7 @@ use super::{Plan, Surroundings};
 use crate::cgroup::Membership;
 use crate::error::Error;
 use crate::options::RootFs;
+use crate::rdt::Class;
 use crate::spec;
 
 fn corpus() -> Vec<Value> {
@@ -24,9 +25,12 @@ fn corpus() -> Vec<Value> {
 fn plan(text: &[u8]) -> Result<(), Error> {
     let bundle = Path::new("/nonesuch-bundle");
     let spec = spec::parse_spec(text, bundle)?;
-    let cgroup = Membership::plan(&spec, "hostile")?;
+    let cgroup = Membership::plan(&spec, "hostile", false)?;
     if let Some(resources) = spec.linux.as_ref().and_then(|linux| linux.resources().as_ref()) {
         crate::cgroup::check(resources)?;
+    }
+    if let Some(rdt) = spec.linux.as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
+        Class::below(Path::new("/nonesuch-resctrl"), rdt, "hostile")?;
     }
     // An overlay of a directory that exists, so that most configurations get past their root.
     let rootfs = RootFs::Overlay { lower: vec!["/".into()], upper: "/".into(), work: "/".into() };

@@ -79,6 +79,14 @@ pub(crate) fn sets(capabilities: Option<&LinuxCapabilities>) -> Result<Capabilit
     })
 }
 
+/// What is asked for and cannot be granted, for the runtime does not have it itself: the specification wants a warning.
+pub(crate) fn beyond_own(asked: &Capabilities) -> Vec<String> {
+    let own = rustix::thread::capabilities(None).map_or(CapabilitySet::all(), |sets| sets.permitted);
+    let beyond = (asked.permitted | asked.inheritable) - own;
+    let named = NAMES.iter().enumerate().filter(|(number, _)| beyond.bits() & 1 << number != 0);
+    named.map(|(_, name)| format!("CAP_{name}")).collect()
+}
+
 fn bits(set: &HashSet<Capability>) -> Result<CapabilitySet> {
     let mut bits = 0;
     for capability in set {
