@@ -146,7 +146,6 @@ fn errors_have_docker_s_codes_and_words() {
         (&["run", "--rm", "--pid", "host", "lab", "true"], "--pid"),
         (&["run", "--rm", "--runtime", "fly", "lab", "true"], "runtime name: fly"),
         (&["run", "--rm", "-m", "1m", "lab", "true"], "minimum memory limit"),
-        (&["run", "--rm", "--runtime", "vm", "-v", "/tmp:/t", "lab", "true"], "--volume"),
         (&["exec", "one", "true"], "is not running"),
         (&["kill", "one"], "is not running"),
         (&["rmi", "lab"], "is using its referenced image"),

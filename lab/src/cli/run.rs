@@ -217,7 +217,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
 fn isolation(args: &Args) -> anyhow::Result<Choices> {
     let mut body = ContainerCreateBody::default();
     args.flags.apply(&mut body)?;
-    let mut choices = stored::choices_of_run(&body, args.runtime)?;
+    let mut choices = stored::choices_of_run(&body)?;
     // Stricter than docker: a program that a student tries needs no set-user-id rights.
     choices.new_privileges = false;
     Ok(choices)

@@ -13,7 +13,7 @@ use super::record::now;
 use super::{Engine, Record};
 use crate::engine::place::{make_all, remove_tree};
 use crate::engine::request::{Choices, Extra};
-use crate::engine::{Error, Runtime, id};
+use crate::engine::{Error, id};
 
 /// A volume.
 #[derive(Clone, Debug)]
@@ -57,17 +57,13 @@ impl Volume {
 ///
 /// # Errors
 /// Flags that make no sense.
-pub fn choices_of_run(body: &ContainerCreateBody, runtime: Runtime) -> Result<Choices, Error> {
+pub fn choices_of_run(body: &ContainerCreateBody) -> Result<Choices, Error> {
     let mut wishes = plan::wishes(body)?;
     for wish in wishes.iter_mut().filter(|wish| wish.source.is_none()) {
         wish.kind = MountType::TMPFS;
     }
     let mut mounts = Vec::new();
-    if runtime == Runtime::Vm {
-        // Its check refuses what it cannot do, before anything is made.
-        mounts =
-            wishes.iter().map(|wish| plan::extra(wish, wish.source.as_ref().map(PathBuf::from))).collect();
-    } else if !wishes.is_empty() {
+    if !wishes.is_empty() {
         let engine = Engine::open()?;
         engine.settle_volumes(&mut wishes)?;
         mounts = engine.mounts(&wishes)?;

@@ -5,12 +5,13 @@
 //! 3. [`elf`], [`bzimage`]: finding the kernel in its file.
 //! 4. [`protocol`]: what is handed to the kernel: the zero page (64-bit Linux boot) or the start info (PVH).
 //! 5. [`acpi`]: the tables that describe the machine.
-//! 6. [`probe`], [`quirks`]: is there hardware behind this KVM, and what to do where there is none.
+//! 6. [`probe`], [`quirks`], [`extended_state`]: is there hardware behind this KVM, and what to do where there is none.
 
 pub mod acpi;
 pub mod bzimage;
 pub mod cpu;
 pub mod elf;
+pub mod extended_state;
 pub mod layout;
 pub mod probe;
 pub mod protocol;

@@ -11,8 +11,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use crate::sys;
 
 use super::acpi::VirtioWindow;
-use super::layout;
 use super::probe::Probe;
+use super::{extended_state, layout};
 
 /// How the machine is arranged, after the probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +79,11 @@ impl Quirks {
         words
     }
 
-    const FOR_THE_INTERPRETER: [&str; 8] = [
+    const FOR_THE_INTERPRETER: [&str; 7] = [
         // Instructions that the emulator lacks or that cost it much. Linux numbers of: SMAP, ERMS (copying by bytes), SMEP,
-        // POPCNT, CX16.
-        "noxsave",
+        // POPCNT, CX16; and of XSAVES, XGETBV with 1, XSAVEC and XSAVEOPT, so that only XSAVE and XRSTOR are left, which we do.
         "nopcid",
-        "clearcpuid=308,297,295,151,141",
+        "clearcpuid=323,322,321,320,308,297,295,151,141",
         // Work that is a few microseconds elsewhere: splitting the kernel's pages so that parts of it can be write-protected.
         "rodata=off",
         // Our kernel patch: a system call arrives as a page fault, because this KVM does SYSCALL by halves. (A kernel without
@@ -118,6 +117,8 @@ pub enum Repair {
     Skip(u64),
     /// Deliver a breakpoint exception; RIP is behind the instruction then.
     Breakpoint,
+    /// Save or load the processor's extended state: see [`extended_state`].
+    Extended(extended_state::Move),
 }
 
 impl Repair {
@@ -128,6 +129,9 @@ impl Repair {
             [0xcc, ..] => Some(Self::Breakpoint),
             // clac, stac: they switch SMAP's protection, which the guest is told it does not have.
             [0x0f, 0x01, 0xca | 0xcb, ..] => Some(Self::Skip(3)),
+            // xsave64 [rdi], xrstor64 [rdi]: what Linux has of them.
+            [0x48, 0x0f, 0xae, 0x27, ..] => Some(Self::Extended(extended_state::Move::Save)),
+            [0x48, 0x0f, 0xae, 0x2f, ..] => Some(Self::Extended(extended_state::Move::Load)),
             // fwait: raises pending x87 exceptions, of which a kernel has none.
             [0x9b, ..] => Some(Self::Skip(1)),
             _ => None,
@@ -161,6 +165,9 @@ pub fn repair(vcpu: &VcpuFd, guest: &GuestMemoryMmap) -> Result<(), Stuck> {
         Some(Repair::Skip(len)) => {
             regs.rip = regs.rip.wrapping_add(len);
             vcpu.set_regs(&regs)
+        }
+        Some(Repair::Extended(which)) => {
+            return extended_state::repair(vcpu, guest, regs, which).ok_or(stuck);
         }
         Some(Repair::Breakpoint) => vcpu.get_vcpu_events().and_then(|mut events| {
             regs.rip = regs.rip.wrapping_add(1);
@@ -200,7 +207,9 @@ mod tests {
         assert_eq!(Repair::of(&[0x0f, 0x01, 0xca, 0x90]), Some(Repair::Skip(3)));
         assert_eq!(Repair::of(&[0x0f, 0x01, 0xcb]), Some(Repair::Skip(3)));
         assert_eq!(Repair::of(&[0x9b, 0xdb, 0xe3]), Some(Repair::Skip(1)));
-        // cmpxchg16b, xsave, a cut-off clac, nothing.
+        let save = Some(Repair::Extended(extended_state::Move::Save));
+        assert_eq!(Repair::of(&[0x48, 0x0f, 0xae, 0x27, 0x90]), save);
+        // cmpxchg16b, xsave of another form, a cut-off clac, nothing.
         for other in [&[0x48, 0x0f, 0xc7, 0x0f][..], &[0x0f, 0xae, 0x27], &[0x0f, 0x01], &[]] {
             assert_eq!(Repair::of(other), None);
         }
