@@ -51,6 +51,10 @@ fn both_walls_hold_on_hardware_like_kvm_and_pure_cgroup_v2() {
         echo "vm: $("$lab" run --quiet --runtime vm lab hello)"
         "$lab" run --quiet --runtime vm lab sh -c 'exit 9'; echo "vm exit: $?"
         echo "vm cpus: $("$lab" run --quiet --runtime vm --cpus 2 lab cat /proc/stat | grep -c '^cpu[0-9]')"
+        mkdir /tmp/shared; echo given > /tmp/shared/file
+        script='cat /data/file; echo written > /data/new; echo x 2>/dev/null > /fixed/x || echo refused'
+        echo "vm volume: $(echo $("$lab" run --quiet --runtime vm -v /tmp/shared:/data -v /tmp/shared:/fixed:ro lab sh -c "$script"))"
+        echo "vm wrote: $(cat /tmp/shared/new)"
         for name in first second; do
             echo "warm $name: $("$lab" run --quiet --runtime vm --warm --hostname $name lab hostname)"
         done
@@ -68,6 +72,8 @@ fn both_walls_hold_on_hardware_like_kvm_and_pure_cgroup_v2() {
         "container exit: 7",
         "vm: hello, world",
         "vm exit: 9",
+        "vm volume: given refused",
+        "vm wrote: written",
         vm_cpus.as_str(),
         "warm first: first",
         "warm second: second",

@@ -1,7 +1,9 @@
 //! Booting a machine: the whole story, from `/dev/kvm` to the guest's first instruction, as one list of steps.
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use lab_clock::{Mark, Timeline};
 use vm_memory::GuestMemoryMmap;
@@ -69,26 +71,39 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
     timeline.mark(Mark::VmCreated);
 
     let guest = memory::allocate(config.memory_mib)?;
-    memory::register(&vm, &guest)?;
+    // KVM waits until nobody reads its old list of memory any more (an SRCU grace period): milliseconds on a busy host, in which
+    // this thread makes the first vCPU and puts the kernel into the memory.
+    let cpuid = kvm.supported_cpuid()?;
+    let (registered, prepared) = thread::scope(|scope| {
+        let registered = scope.spawn(|| memory::register(&vm, &guest));
+        let prepared = || {
+            // The first vCPU is made early, because it runs the probe, and the probe decides what the kernel is told.
+            let first = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+            // CPUID first: KVM refuses to change it once a vCPU has run.
+            cpu::set_identity(&first, cpuid.clone(), 0, config.vcpus)?;
+            cpu::set_mode(&first, &guest, Entry::Linux64(0))?;
+            let cache = config.kernel_cache.as_deref();
+            let kernel = loader::load(&guest, &config.kernel, cache, config.memory_mib)?;
+            let initramfs = write_initramfs(&guest, config.initramfs, kernel.end, config.memory_mib)?;
+            Ok::<_, Error>((first, kernel, initramfs))
+        };
+        let prepared = prepared();
+        (registered.join(), prepared)
+    });
+    registered.unwrap_or_else(|panic| resume_unwind(panic))?;
     timeline.mark(Mark::MemoryReady);
 
-    // The first vCPU is made early, because it runs the probe, and the probe decides what the kernel is told.
-    let cpuid = kvm.supported_cpuid()?;
-    let mut first = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
-    // CPUID first: KVM refuses to change it once a vCPU has run.
-    cpu::set_identity(&first, cpuid.clone(), 0, config.vcpus)?;
-    cpu::set_mode(&first, &guest, Entry::Linux64(0))?;
+    let (mut first, kernel, initramfs) = prepared?;
     let probe = probe::run(&mut first, &guest)?;
     let quirks = Quirks::of(probe, config.plain, config.vcpus);
     let vcpus = quirks.vcpus(config.vcpus);
 
     let windows = board::windows(config.devices.len() + board::own_devices(probe));
-    let kernel = loader::load(&guest, &config.kernel, config.kernel_cache.as_deref(), config.memory_mib)?;
     let entry = entry(kernel, config.pvh);
     let handover = Handover {
         ram: u64::from(config.memory_mib) << 20,
         command_line: write_command_line(&guest, quirks, &windows, &config.command_line)?,
-        initramfs: write_initramfs(&guest, config.initramfs, kernel.end, config.memory_mib)?,
+        initramfs,
         acpi: quirks.acpi(),
     };
     if handover.acpi {

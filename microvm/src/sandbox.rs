@@ -186,7 +186,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         Some(_) if accel == Accel::Tcg => return Err(no_snapshot()),
         Some(folder) => {
             let (setup, exec) = (flatten::setup(&spec, &root, &options.network)?, flatten::exec(&process)?);
-            Some(Warm::of(folder, &options, &diagnostics.command_line, &setup, &exec)?)
+            Some(Warm::of(folder, &options, &shares, &diagnostics.command_line, &setup, &exec)?)
         }
         None => None,
     };

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::Error;
 use crate::agent::flatten;
+use crate::devices::virtio::fs::Share;
 use crate::sandbox::{CreateOptions, GUEST_INIT, RootFs};
 use crate::snapshot::{self, Identity};
 use crate::vm::Vm;
@@ -42,6 +43,7 @@ impl Warm {
     pub(crate) fn of(
         folder: &Path,
         options: &CreateOptions,
+        shares: &[Share],
         command_line: &[String],
         setup: &[u8],
         exec: &[u8],
@@ -60,6 +62,7 @@ impl Warm {
             ("kernel modules", modules),
             ("kernel command line", command_line.join(" ").into_bytes()),
             ("root", root),
+            ("kinds of shares", shares.iter().map(|share| share.is_directory().into()).collect()),
             ("memory size", options.memory_mib.to_le_bytes().to_vec()),
             ("number of vCPUs", vec![options.vcpus]),
             ("set-up", flatten::lasting(setup)),

@@ -27,7 +27,7 @@ pub struct Probe {
 }
 
 /// Instructions of the timed loop: two an iteration.
-const INSTRUCTIONS: u32 = 400;
+const INSTRUCTIONS: u32 = 200;
 
 /// Slower than this is interpreted. Interpreters that were seen take 500 to 1,500 ns; hardware under 1 ns, and even a
 /// CPU that is itself emulated by QEMU's translator some 10 ns.

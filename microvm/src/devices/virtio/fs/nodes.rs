@@ -46,6 +46,11 @@ impl Share {
             .map_err(|errno| Error::file("share", path)(errno.into()))?;
         Ok(Self { name: name.into(), fd: Arc::new(fd), read_only })
     }
+
+    /// Whether it is a directory, rather than a file.
+    pub(crate) fn is_directory(&self) -> bool {
+        status(&self.fd).is_ok_and(|status| u32::from(status.stx_mode) & 0o170_000 == 0o040_000)
+    }
 }
 
 /// What tells a file from all others. An inode's number is used again after its end; its time of birth is not.
