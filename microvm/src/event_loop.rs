@@ -17,6 +17,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::Error;
+use crate::jail::{self, Role};
 
 /// Something that reacts to descriptors.
 pub trait EventHandler: Send {
@@ -89,6 +90,7 @@ impl EventLoop {
     }
 
     fn run(mut self) {
+        jail::enter(Role::Devices);
         let mut events = [EpollEvent::default(); BATCH];
         loop {
             let count = match self.epoll.wait(-1, &mut events) {

@@ -45,10 +45,11 @@
 //! 6. [`vm`]: a running machine, and how it ends. [`stats`]: what it did.
 //! 7. [`snapshot`]: a machine written down, and any number of machines made of that.
 //! 8. [`agent`], [`sandbox`]: from a machine to a bundle's process; [`network`]: its cards; `warm`: from a snapshot to one.
-//! 9. [`runtime`]: a machine that lives on between the commands of an engine.
+//! 9. [`runtime`]: a machine that lives on between the commands of an engine; `jail`: what its process may still do.
 
 mod board;
 mod error;
+mod jail;
 mod machine;
 mod shares;
 mod sys;

@@ -465,7 +465,7 @@ impl Drop for Running {
 }
 
 /// KVM where it can be used.
-fn resolve(accel: Accel) -> Accel {
+pub(crate) fn resolve(accel: Accel) -> Accel {
     match accel {
         Accel::Auto if Kvm::open().is_err() => Accel::Tcg,
         Accel::Auto => Accel::Kvm,

@@ -14,6 +14,7 @@ use crate::arch::quirks::{self, Stuck};
 use crate::arch::state::VcpuState;
 use crate::bus::Bus;
 use crate::devices::power::{Power, PowerRequest};
+use crate::jail::{self, Role};
 use crate::stats::{Exit, Profile, Stats};
 use crate::sys::{self, RunPage, Thread};
 
@@ -167,6 +168,7 @@ impl Vcpu {
     // ANCHOR: run
     pub(crate) fn run(mut self) -> End {
         sys::unblock_kick_signal();
+        jail::enter(Role::Vcpu);
         let mut first = self.index == 0;
         let stats = self.machine.stats.clone();
         if first {

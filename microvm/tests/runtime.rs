@@ -94,6 +94,7 @@ fn each_command_of_a_life_works_from_its_own_process() {
     kill_process(Pid::from_raw(stands).unwrap(), Signal::KILL).unwrap();
     until("the guest's process ends with the one that stands for it", || sleepers() == 0);
 
+    assert_jailed(pid);
     bundle.ok(&["pause", &id]);
     assert_eq!(bundle.status(), "paused");
     assert!(!bundle.output(&["exec", &id, "true"]).status.success());
@@ -126,6 +127,33 @@ fn each_command_of_a_life_works_from_its_own_process() {
     let _ = fs::remove_dir("/sys/fs/cgroup/lab-test");
     for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
         let _ = fs::remove_dir(hierarchy.path().join("lab-test"));
+    }
+}
+
+/// The machine's process can do little to its host: see `jail`.
+fn assert_jailed(pid: i64) {
+    let field = |status: &str, name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.unwrap().trim().to_owned()
+    };
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        // A thread of the kernel's, which KVM hangs onto the process; or one that has just ended.
+        if status.is_empty() || field(&status, "Name").starts_with("kvm-") {
+            continue;
+        }
+        let name = field(&status, "Name");
+        assert_eq!((&*field(&status, "NoNewPrivs"), &*field(&status, "Seccomp")), ("1", "2"), "{name}");
+        let rights = u64::from_str_radix(&field(&status, "CapEff"), 16).unwrap();
+        // CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_MODULE: nobody's. Any: only of who serves the shares' files.
+        assert_eq!(rights & (1 << 21 | 1 << 12 | 1 << 19 | 1 << 16), 0, "{name}: {rights:#x}");
+        assert!(rights == 0 || name == "devices", "{name}: {rights:#x}");
+        assert!(field(&status, "NSpid").ends_with("\t1") || name != "lab-vm", "{status}");
+    }
+    assert_eq!(fs::read_dir(format!("/proc/{pid}/root/")).unwrap().count(), 0, "its root is an empty folder");
+    for namespace in ["mnt", "ipc", "uts", "net", "pid"] {
+        let of = |who: &str| fs::read_link(format!("/proc/{who}/ns/{namespace}")).unwrap();
+        assert_ne!(of("self"), of(&pid.to_string()), "{namespace}");
     }
 }
 

@@ -18,6 +18,7 @@ use super::process::{Phase, Process};
 use super::session::Shared;
 use super::stdio::Streams;
 use super::{AgentError, Exit, ProcessId};
+use crate::jail::{self, Role};
 
 /// While so many bytes wait for the guest, no more input is read for it. Signals and the like still are.
 const MOST_WAITING: usize = 256 * 1024;
@@ -96,6 +97,7 @@ impl Pump {
     }
 
     pub(super) fn run(mut self) {
+        jail::enter(Role::Agent);
         // A reader of our output that goes away is an error of write(2), not the end of this process (signal(7)).
         let mut pipe = SigSet::empty();
         pipe.add(Signal::SIGPIPE);

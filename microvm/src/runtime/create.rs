@@ -1,11 +1,13 @@
 //! [`create`]: how a machine comes to be that outlives the command which made it.
 
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use super::cgroup::Cgroup;
 use super::control::{Word, hear, say};
@@ -75,7 +77,7 @@ pub fn create(mut options: Options) -> Result<Instance, Error> {
 
     // The monitor: this process, once more. It waits, enters its namespaces, waits again, boots.
     let (link, theirs) = UnixStream::pair().map_err(Error::system("make a socket pair"))?;
-    let Some(pid) = sys::fork().map_err(Error::system("make the monitor (fork)"))? else {
+    let Some(pid) = alone(sys::fork)? else {
         drop(link);
         // It never comes back: what is above it on the stack belongs to the command.
         std::process::exit(monitor::main(plan, &theirs).into());
@@ -101,6 +103,25 @@ pub fn create(mut options: Options) -> Result<Instance, Error> {
     Ok(Instance { dir, state: made.state.clone() })
 }
 // ANCHOR_END: create
+
+/// Makes a process in a process-id namespace where it is the only one; those that this process makes later are where it is
+/// itself. An ordinary user's stays among the others.
+#[allow(deprecated)] // its successor is unsafe for the sake of CLONE_FILES, which is not used here
+fn alone(fork: impl FnOnce() -> io::Result<Option<i32>>) -> Result<Option<i32>, Error> {
+    let make = Error::system("make the monitor (fork)");
+    if !rustix::process::geteuid().is_root() {
+        return fork().map_err(make);
+    }
+    let own = fs::File::open("/proc/self/ns/pid").map_err(Error::file("open", "/proc/self/ns/pid"))?;
+    rustix::thread::unshare(UnshareFlags::NEWPID)
+        .map_err(Error::system("make a process-id namespace (unshare)"))?;
+    let forked = fork().map_err(make)?;
+    if forked.is_some() {
+        move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
+            .map_err(Error::system("return to the process-id namespace (setns)"))?;
+    }
+    Ok(forked)
+}
 
 /// Reads a bundle's configuration, and refuses what is for another kind of runtime.
 pub(crate) fn load(bundle: &Path) -> Result<Spec, Error> {

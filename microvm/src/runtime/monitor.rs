@@ -25,8 +25,9 @@ use super::control::{Answer, Ask, Counters, Word, hear, listen, say};
 use super::create::{Namespace, Plan, SANDBOX};
 use super::state::Status;
 use crate::agent::pseudo_terminal;
+use crate::jail;
 use crate::network::Network;
-use crate::{CreateOptions, Diagnostics, Error, Exit, Running, Sandbox, Stdio, sandbox};
+use crate::{Accel, CreateOptions, Diagnostics, Error, Exit, Running, Sandbox, Stdio, sandbox};
 
 /// Stack of a thread that serves a connection.
 const STACK: usize = 128 * 1024;
@@ -95,6 +96,10 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
     rustix::process::setsid().map_err(Error::system("begin a session (setsid)"))?;
     let signals = catch_signals()?;
     enter_network(&plan)?;
+    let jailed = sandbox::resolve(plan.options.accel) == Accel::Kvm;
+    if jailed {
+        jail::leave_host()?;
+    }
     say(link, &Word::Entered, &[]).map_err(Error::system("speak to the command"))?;
     wait_for_go(link)?;
 
@@ -105,6 +110,10 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
         Some(tty) => streams(tty).map_err(Error::system("duplicate the terminal (dup)"))?,
         None => Stdio::Inherit,
     };
+    // All threads from here on are in the jail. QEMU, which is another program, could not even be started from there.
+    if jailed {
+        jail::prepare()?;
+    }
     let sandbox = sandbox::create_with(
         CreateOptions {
             root: folder.clone(),
@@ -127,6 +136,17 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
     monitor.resize();
 
     let socket = listen(&folder)?;
+    say(link, &Word::Ready, &[]).map_err(Error::system("speak to the command"))?;
+    wait_for_go(link)?;
+    rustix::process::set_parent_process_death_signal(None)
+        .map_err(Error::system("untie the monitor from its parent (prctl)"))?;
+    // The workload's streams are the session's now: who reads them shall see their end when the workload's is seen.
+    close_streams().map_err(Error::system("close the standard streams"))?;
+    if jailed {
+        jail::lock(&folder.join(SANDBOX))?;
+    } else {
+        std::env::set_current_dir("/").map_err(Error::file("change to", "/"))?;
+    }
     let server = monitor.clone();
     spawn("control", move || {
         for stream in socket.incoming() {
@@ -138,13 +158,6 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
             }
         }
     })?;
-    say(link, &Word::Ready, &[]).map_err(Error::system("speak to the command"))?;
-    wait_for_go(link)?;
-    rustix::process::set_parent_process_death_signal(None)
-        .map_err(Error::system("untie the monitor from its parent (prctl)"))?;
-    // The workload's streams are the session's now: who reads them shall see their end when the workload's is seen.
-    close_streams().map_err(Error::system("close the standard streams"))?;
-    std::env::set_current_dir("/").map_err(Error::file("change to", "/"))?;
     say(link, &Word::Free, &[]).map_err(Error::system("speak to the command"))?;
     Ok((monitor, signals))
 }
