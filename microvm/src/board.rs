@@ -24,6 +24,7 @@ use crate::devices::serial::{Console, Serial};
 use crate::devices::virtio::balloon::Balloon;
 use crate::devices::virtio::{VirtioDevice, VirtioMmio};
 use crate::event_loop::{EventLoop, RunningLoop};
+use crate::explain::Explain;
 use crate::stats::{Profile, Stats};
 use crate::vcpu::{Control, Machine, Vcpu};
 
@@ -131,6 +132,7 @@ impl Board {
         guest: &GuestMemoryMmap,
         timeline: &Arc<Timeline>,
         profile: bool,
+        explain: Option<Explain>,
     ) -> Machine {
         Machine {
             ports: self.ports.clone(),
@@ -139,6 +141,7 @@ impl Board {
             power: self.power.clone(),
             stats: Arc::new(Stats::default()),
             profile: profile.then(Arc::<Profile>::default),
+            explain,
             timeline: timeline.clone(),
         }
     }

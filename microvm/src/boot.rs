@@ -17,6 +17,7 @@ use crate::arch::{layout, probe};
 use crate::board::Board;
 use crate::devices::serial::Console;
 use crate::devices::virtio::VirtioDevice;
+use crate::explain::{Explain, Placed};
 use crate::initramfs::Initramfs;
 use crate::kvm::Kvm;
 use crate::vm::{AtEnd, Parts, Vm};
@@ -49,6 +50,8 @@ pub struct Config {
     pub pvh: bool,
     /// Look where the first vCPU is, every millisecond.
     pub profile: bool,
+    /// Where the machine is explained, as it runs.
+    pub explain: Option<Explain>,
     /// Called at the machine's end.
     pub at_end: Option<AtEnd>,
     /// Where the steps are marked.
@@ -110,6 +113,11 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
         acpi::write(&guest, vcpus, quirks.devices(&windows))?;
     }
     handover.write(&guest, entry)?;
+    if let Some(explain) = &config.explain {
+        let devices: Vec<u32> = config.devices.iter().map(|device| device.id()).collect();
+        let (initramfs, acpi, ram) = (handover.initramfs, handover.acpi, handover.ram);
+        explain.memory(Placed { kernel_end: kernel.end, initramfs, acpi, ram }, &windows, &devices);
+    }
     timeline.mark(Mark::KernelLoaded);
 
     let mut board = Board::new(&vm, &config.console, timeline)?;
@@ -119,11 +127,14 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
     board.plug_own(&vm, &guest, probe)?;
     timeline.mark(Mark::DevicesReady);
 
-    let machine = board.machine(&guest, timeline, config.profile);
+    let machine = board.machine(&guest, timeline, config.profile, config.explain.clone());
     if let Entry::Pvh(_) = entry {
         cpu::set_mode(&first, &guest, entry)?;
     }
     cpu::set_entry(&first, entry)?;
+    if let Some(explain) = &config.explain {
+        explain.registers(&first);
+    }
     let mut all = vec![board::vcpu(first, 0, &machine)?];
     for index in 1..vcpus {
         // The others wait in KVM until the first starts them, as on real hardware.

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
 use lab_clock::{Mark, Timeline};
+use microvm::explain::Explain;
 use microvm::runtime::Instance;
 use microvm::vm::Vm;
 
@@ -101,6 +102,9 @@ struct Look {
     /// Words for the kernel command line; of two equal words the last counts
     #[arg(short, long, value_name = "WORDS")]
     append: Vec<String>,
+    /// Print the memory map, the first registers, and each exit as it happens, on standard error
+    #[arg(long)]
+    explain: bool,
     /// Print the marks and the exits on standard error at the end
     #[arg(long)]
     stats: bool,
@@ -176,6 +180,10 @@ fn timeline() -> Result<Arc<Timeline>> {
 }
 
 impl Look {
+    fn explain(&self) -> Option<Explain> {
+        self.explain.then(|| Explain::new(Box::new(std::io::stderr())))
+    }
+
     /// The symbols, read before the boot: a wrong name should not cost one.
     fn symbols(&self) -> Result<Option<String>> {
         let read = |path: &Path| {

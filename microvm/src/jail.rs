@@ -222,6 +222,7 @@ const FILES: &[i64] = &[
 /// Connections of commands, each served by a thread; and the end of the process by the signal that wakes its first thread.
 const CONNECTIONS: &[i64] = &[
     libc::SYS_accept4,
+    libc::SYS_getrusage,
     libc::SYS_getsockopt,
     libc::SYS_sched_getaffinity,
     libc::SYS_setsockopt,

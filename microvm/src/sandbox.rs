@@ -22,11 +22,13 @@ use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::blk::Block;
 use crate::devices::virtio::fs::{Fs, Share};
 use crate::devices::virtio::rng::Rng;
+use crate::explain::Explain;
 use crate::initramfs::Initramfs;
 use crate::kvm::Kvm;
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::qemu::{self, Board, Qemu};
+use crate::stats::Report;
 use crate::vm::{AtEnd, LINES, Vm};
 use crate::warm::Warm;
 use crate::{Error, boot, shares, snapshot};
@@ -141,6 +143,8 @@ pub struct Diagnostics {
     pub command_line: Vec<String>,
     /// Sample where the first vCPU is.
     pub profile: bool,
+    /// Where the machine is explained, as it runs.
+    pub explain: Option<Explain>,
 }
 
 /// A workload in a guest. Dropping it ends the guest and gives everything back.
@@ -230,6 +234,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
             plain: options.kernel.modules.is_empty(),
             pvh: false,
             profile: diagnostics.profile,
+            explain: diagnostics.explain,
             timeline: timeline.clone(),
             at_end,
         })?)),
@@ -362,6 +367,16 @@ impl Sandbox {
     pub fn resume(&self) -> Result<(), Error> {
         self.machine.resume();
         Ok(())
+    }
+
+    /// What the machine is and did so far; of one that QEMU runs, nothing is known.
+    pub fn report(&self) -> Report {
+        self.vm().map(Vm::report).unwrap_or_default()
+    }
+
+    /// The last lines that the guest's kernel printed.
+    pub fn console(&self, lines: usize) -> Vec<String> {
+        self.machine.console().last_lines(lines)
     }
 
     /// The bundle's configuration.

@@ -5,6 +5,10 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+use serde::{Deserialize, Serialize};
+
 /// Why a vCPU left the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -49,6 +53,54 @@ impl Stats {
     /// The number of exits of each kind, with the kind's name.
     pub fn exits(&self) -> impl Iterator<Item = (&'static str, u64)> {
         KINDS.iter().map(|(kind, name)| (*name, self.exits[*kind as usize].load(Ordering::Relaxed)))
+    }
+}
+
+/// What a machine is, and what it did so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// vCPUs.
+    pub vcpus: usize,
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// Whether KVM has hardware virtualization behind it; without it the guest's kernel is interpreted.
+    pub hardware: bool,
+    /// Nanoseconds that one instruction of the guest's kernel took when the machine began.
+    pub instruction: f64,
+    /// Exits by kind.
+    pub exits: BTreeMap<String, u64>,
+    /// The virtio devices, in the order in which the guest finds them.
+    pub devices: Vec<DeviceReport>,
+    /// Pages that the host gave the process as it touched them, most of them the guest's.
+    pub page_faults: u64,
+    /// Those of them that came from a disk.
+    pub major_page_faults: u64,
+    /// Processor time of the process with all its threads, in nanoseconds.
+    pub cpu_nanos: u64,
+    /// The most memory that it had resident, in bytes.
+    pub memory_peak: u64,
+}
+
+/// A virtio device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// What it is.
+    pub name: String,
+    /// How often it was called to work: by the guest, or by the host's end of it.
+    pub operations: u64,
+    /// Why it stopped, if it did.
+    pub fault: Option<String>,
+}
+
+impl Report {
+    /// What the operating system counts of this process.
+    pub(crate) fn count_process(&mut self) {
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return };
+        let nanos = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0) * 1000;
+        self.page_faults = usage.minor_page_faults() as u64;
+        self.major_page_faults = usage.major_page_faults() as u64;
+        self.cpu_nanos = nanos(usage.user_time()) + nanos(usage.system_time());
+        self.memory_peak = (usage.max_rss() as u64) << 10;
     }
 }
 

@@ -14,6 +14,7 @@ use crate::arch::quirks::{self, Stuck};
 use crate::arch::state::VcpuState;
 use crate::bus::Bus;
 use crate::devices::power::{Power, PowerRequest};
+use crate::explain::{self, Explain};
 use crate::jail::{self, Role};
 use crate::stats::{Exit, Profile, Stats};
 use crate::sys::{self, RunPage, Thread};
@@ -43,6 +44,7 @@ pub(crate) struct Machine {
     pub(crate) power: Power,
     pub(crate) stats: Arc<Stats>,
     pub(crate) profile: Option<Arc<Profile>>,
+    pub(crate) explain: Option<Explain>,
     pub(crate) timeline: Arc<Timeline>,
 }
 
@@ -171,6 +173,7 @@ impl Vcpu {
         jail::enter(Role::Vcpu);
         let mut first = self.index == 0;
         let stats = self.machine.stats.clone();
+        let explain = self.machine.explain.clone();
         if first {
             self.machine.timeline.mark(Mark::FirstRun);
         }
@@ -179,6 +182,11 @@ impl Vcpu {
             if first {
                 first = false;
                 self.machine.timeline.mark(Mark::FirstExit);
+            }
+            if let Some(explain) = &explain
+                && let Some(what) = explain::describe(&exit)
+            {
+                explain.exit(self.index, format_args!("{what}"));
             }
             match exit {
                 Ok(VcpuExit::IoOut(port, data)) => {

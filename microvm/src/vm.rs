@@ -9,7 +9,7 @@ use kvm_ioctls::VmFd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::Error;
 use crate::arch::probe::Probe;
@@ -18,7 +18,7 @@ use crate::board::Board;
 use crate::devices::serial::Console;
 use crate::event_loop::RunningLoop;
 use crate::memory;
-use crate::stats::{Profile, Stats};
+use crate::stats::{Profile, Report, Stats};
 use crate::sys::Thread;
 use crate::vcpu::{Control, End, Machine, Vcpu};
 
@@ -272,6 +272,21 @@ impl Vm {
     /// The exits so far.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// What the machine is and did so far.
+    pub fn report(&self) -> Report {
+        let mut report = Report {
+            vcpus: self.vcpus.len(),
+            memory: self.memory.iter().map(GuestMemoryRegion::len).sum(),
+            hardware: self.probe.hardware,
+            instruction: self.probe.instruction,
+            exits: self.stats.exits().map(|(name, count)| (name.into(), count)).collect(),
+            devices: self.board.virtio().map(|device| device.report()).collect(),
+            ..Report::default()
+        };
+        report.count_process();
+        report
     }
 
     /// Where the first vCPU was, if the machine was booted with a profile.

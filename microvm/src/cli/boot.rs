@@ -54,6 +54,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         plain: false,
         pvh: args.pvh,
         profile: symbols.is_some(),
+        explain: args.look.explain(),
         at_end: None,
         timeline: timeline.clone(),
     })?;

@@ -80,6 +80,7 @@ pub(super) fn run(args: Args, global: &super::Global) -> Result<ExitCode> {
         console: Console::new(args.console.then(|| Box::new(io::stderr()) as _)),
         command_line: args.look.append.clone(),
         profile: symbols.is_some(),
+        explain: args.look.explain(),
     };
     let mut sandbox = microvm::create_with(options, diagnostics)?;
     let result = sandbox.start().and_then(|()| wait(&mut sandbox, &signals));

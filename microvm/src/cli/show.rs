@@ -148,12 +148,12 @@ impl Events {
                 return Ok(());
             }
             let usage = machine.usage();
-            let counters = machine.counters().unwrap_or_default();
+            let report = machine.report().unwrap_or_default();
             let data = json!({
                 "cpu": {"usage": {"total": usage.cpu_nanos}},
-                "memory": {"usage": {"usage": usage.memory, "limit": counters.memory, "max": usage.memory_peak}},
+                "memory": {"usage": {"usage": usage.memory, "limit": report.memory, "max": usage.memory_peak}},
                 "pids": {"current": usage.threads},
-                "vm": counters,
+                "vm": report,
             });
             out!("{}", json!({"type": "stats", "id": self.id, "data": data}));
             if self.stats {

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::Status;
 use crate::Error;
+use crate::stats::Report;
 
 /// The socket's name in the machine's folder.
 const SOCKET: &str = "control";
@@ -55,8 +56,8 @@ pub(crate) enum Ask {
     Pause,
     /// Let it go on.
     Resume,
-    /// What the machine did so far.
-    Counters,
+    /// What the machine is and did so far.
+    Report,
     /// Run one more process. Its standard streams come with this.
     Exec { process: Box<Process> },
 }
@@ -68,7 +69,7 @@ pub(crate) enum Answer {
     /// It is done; a process runs.
     Done,
     Status(Status),
-    Counters(Counters),
+    Report(Box<Report>),
     /// A process ended with this code.
     Exited {
         code: u8,
@@ -78,19 +79,6 @@ pub(crate) enum Answer {
         message: String,
         code: u8,
     },
-}
-
-/// What a machine did: see [`crate::stats::Stats`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// vCPUs.
-    pub vcpus: u8,
-    /// Guest memory in bytes.
-    pub memory: u64,
-    /// Whether KVM has hardware virtualization behind it; without it the guest's kernel is interpreted.
-    pub hardware: bool,
-    /// Exits by kind.
-    pub exits: std::collections::BTreeMap<String, u64>,
 }
 
 /// What is said between `create` and the monitor that it makes.

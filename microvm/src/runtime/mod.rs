@@ -31,7 +31,6 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-pub use control::Counters;
 pub use create::{Options, create};
 pub use exec::{ExecOptions, Raw};
 pub use monitor::catch_signals;
@@ -39,6 +38,7 @@ pub use size::ANNOTATIONS;
 pub use state::{State, Status};
 
 use crate::Error;
+use crate::stats::Report;
 use control::{Answer, Ask, ask};
 use state::StateDir;
 
@@ -172,13 +172,13 @@ impl Instance {
         self.tell(&Ask::Resize { rows, columns })
     }
 
-    /// What the machine did so far.
+    /// What the machine is and did so far.
     ///
     /// # Errors
     /// It has ended.
-    pub fn counters(&self) -> Result<Counters, Error> {
-        match ask(self.folder(), &Ask::Counters, false)? {
-            Answer::Counters(counters) => Ok(counters),
+    pub fn report(&self) -> Result<Report, Error> {
+        match ask(self.folder(), &Ask::Report, false)? {
+            Answer::Report(report) => Ok(*report),
             _ => Err(Error::MonitorDied { id: self.id().to_owned() }),
         }
     }

@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use super::control::{Answer, Ask, Counters, Word, hear, listen, say};
+use super::control::{Answer, Ask, Word, hear, listen, say};
 use super::create::{Namespace, Plan, SANDBOX};
 use super::state::Status;
 use crate::agent::pseudo_terminal;
@@ -53,7 +53,6 @@ struct Monitor {
     phase: Mutex<Phase>,
     /// The workload's terminal, if it has one: where its size is read.
     terminal: Option<OwnedFd>,
-    size: super::size::Size,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +131,7 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
         Diagnostics::default(),
     )?;
     let phase = Mutex::new(Phase { status: Status::Created, given_up: None });
-    let monitor = Arc::new(Monitor { sandbox, phase, terminal, size });
+    let monitor = Arc::new(Monitor { sandbox, phase, terminal });
     monitor.resize();
 
     let socket = listen(&folder)?;
@@ -318,7 +317,7 @@ impl Monitor {
             }
             Ask::Signal { signal, .. } => self.signal_in(*signal, phase)?,
             Ask::Resize { rows, columns } => self.sandbox.resize(*rows, *columns)?,
-            Ask::Counters => return Ok(Answer::Counters(self.counters())),
+            Ask::Report => return Ok(Answer::Report(Box::new(self.sandbox.report()))),
             Ask::Exec { .. } => {}
         }
         Ok(Answer::Done)
@@ -363,18 +362,6 @@ impl Monitor {
         let size = self.terminal.as_ref().and_then(|terminal| tcgetwinsize(terminal).ok());
         if let Some(size) = size.filter(|size| (size.ws_row, size.ws_col) != (0, 0)) {
             let _ = self.sandbox.resize(size.ws_row, size.ws_col);
-        }
-    }
-
-    fn counters(&self) -> Counters {
-        let vm = self.sandbox.vm();
-        Counters {
-            vcpus: self.size.vcpus,
-            memory: u64::from(self.size.memory_mib) << 20,
-            hardware: vm.is_some_and(|vm| vm.probe().hardware),
-            exits: vm
-                .map(|vm| vm.stats().exits().map(|(name, count)| (name.into(), count)).collect())
-                .unwrap_or_default(),
         }
     }
 }

@@ -161,7 +161,7 @@ pub fn restore(config: Restore) -> Result<Vm, Error> {
     record.finish().map_err(damaged)?;
     timeline.mark(Mark::DevicesReady);
 
-    let machine = board.machine(&guest, timeline, config.profile);
+    let machine = board.machine(&guest, timeline, config.profile, None);
     let vcpus = (0..).zip(fds).map(|(index, (fd, _))| board::vcpu(fd, index, &machine));
     let vcpus = vcpus.collect::<Result<_, _>>()?;
     Vm::start(Parts {

@@ -76,6 +76,7 @@ pub fn config(kernel: impl Into<PathBuf>) -> Config {
         plain: false,
         pvh: false,
         profile: false,
+        explain: None,
         at_end: None,
         timeline: Arc::new(Timeline::new().expect("a timeline")),
     }

@@ -1,7 +1,7 @@
 //! The event loop's side of a device: it runs when a queue or a descriptor of the host says so.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_NEEDS_RESET};
@@ -21,6 +21,8 @@ pub(super) struct Shared {
     pub(super) interrupt: Arc<Interrupt>,
     /// The device status register. Here, because the back end sets NEEDS_RESET.
     pub(super) status: AtomicU32,
+    /// How often the device was called to work.
+    pub(super) operations: AtomicU64,
     pub(super) kicks: Vec<Arc<EventFd>>,
     pub(super) descriptors: Vec<RawFd>,
 }
@@ -71,6 +73,7 @@ impl EventHandler for BackEnd {
         if live.queues.is_empty() {
             return; // Not driven: DRIVER_OK announces every queue again.
         }
+        self.shared.operations.fetch_add(1, Ordering::Relaxed);
         if let Err(fault) = live.device.process(event, &mut live.queues) {
             self.shared.fail(guard, fault);
         }

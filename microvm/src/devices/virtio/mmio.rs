@@ -6,7 +6,7 @@
 //!
 //! A driver that skips a step or takes one back is ignored: it finds that the register does not hold what it wrote.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use virtio_bindings::virtio_config::{
@@ -33,6 +33,8 @@ use super::back_end::{BackEnd, Live, Shared};
 use super::{Fault, Interrupt, VirtioDevice, Virtqueue};
 use crate::Error;
 use crate::bus::BusDevice;
+use crate::explain;
+use crate::stats::DeviceReport;
 
 /// Size of a device's window: the registers, then its configuration space.
 pub const WINDOW: u64 = 0x1000;
@@ -92,6 +94,7 @@ impl VirtioMmio {
             live: Mutex::new(Live { device, queues: Vec::new(), fault: None }),
             interrupt: Arc::new(Interrupt::new(irq)),
             status: AtomicU32::new(0),
+            operations: AtomicU64::new(0),
             kicks,
         };
         Ok(Self {
@@ -111,6 +114,15 @@ impl VirtioMmio {
     /// [`NOTIFY`]. A write that comes here instead does the same.
     pub fn queue_events(&self) -> impl Iterator<Item = &EventFd> {
         self.shared.kicks.iter().map(AsRef::as_ref)
+    }
+
+    /// What it is and did.
+    pub(crate) fn report(&self) -> DeviceReport {
+        DeviceReport {
+            name: explain::device(self.id).into(),
+            operations: self.shared.operations.load(Ordering::Relaxed),
+            fault: self.shared.lock().fault.as_ref().map(ToString::to_string),
+        }
     }
 
     /// What the event loop runs.
