@@ -307,6 +307,19 @@ fn a_virtual_machine_is_run_by_the_same_client() {
     assert_eq!(daemon.says(&["inspect", "-f", "{{.State.Status}}", "long"]), "paused");
     daemon.says(&["unpause", "long"]);
     assert_eq!(daemon.says(&["exec", "-t", "long", "sh", "-c", "echo over >/dev/tty"]), "over");
+    let used = daemon.says(&["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", "long"]);
+    assert!(used.starts_with("long ") && used.ends_with(" / 128MiB") && !used.contains(" 0B"), "{used}");
+    let lab = |arguments: &[&str]| daemon.lab.run(arguments, "");
+    let report = lab(&["vm", "stats", "--format", "json", "long"]);
+    let report: serde_json::Value = serde_json::from_str(&report.stdout).expect("a report");
+    assert!(report["exits"]["port-write"].as_u64() > Some(0), "{report}");
+    assert!(report["devices"][0]["operations"].as_u64() > Some(0), "{report}");
+    let table = lab(&["vm", "stats", "long"]);
+    assert!(table.stdout.contains("port-write") && table.stdout.contains("  block"), "{table:?}");
+    assert_eq!(lab(&["vm", "console", "long"]).code, 0);
+    assert_eq!(lab(&["vm", "pause", "long"]).code, 0);
+    assert_eq!(daemon.says(&["inspect", "-f", "{{.State.Status}}", "long"]), "paused");
+    assert_eq!(lab(&["vm", "resume", "long"]).code, 0);
     daemon.says(&["rm", "-f", "long"]);
 }
 

@@ -255,7 +255,7 @@ fn filter(role: Role) -> Result<BpfProgram, Error> {
     let request = |number: u64| rule(vec![argument(1, SeccompCmpOp::Eq, number)?]);
     match role {
         Role::Vcpu => {
-            rules.insert(libc::SYS_ioctl, vec![kvm, request(libc::TUNSETOFFLOAD as u64)?]);
+            rules.insert(libc::SYS_ioctl, vec![kvm, request(libc::TUNSETOFFLOAD)?]);
             // A device that the guest resets looks at what it has open again.
             let empty = libc::AT_EMPTY_PATH as u64;
             let open = argument(2, SeccompCmpOp::MaskedEq(empty), empty)?;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::arch::layout;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,8 @@ pub struct Report {
     pub major_page_faults: u64,
     /// Processor time of the process with all its threads, in nanoseconds.
     pub cpu_nanos: u64,
+    /// Memory that it has resident, in bytes; 0 where its jail hides that from it.
+    pub memory_now: u64,
     /// The most memory that it had resident, in bytes.
     pub memory_peak: u64,
 }
@@ -101,6 +104,10 @@ impl Report {
         self.major_page_faults = usage.major_page_faults() as u64;
         self.cpu_nanos = nanos(usage.user_time()) + nanos(usage.system_time());
         self.memory_peak = (usage.max_rss() as u64) << 10;
+        // The second number is that of resident pages (proc_pid_statm(5)).
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+        self.memory_now = pages.unwrap_or(0) * layout::PAGE;
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{config, elf, kvm, out, reset, run};
@@ -11,6 +13,7 @@ use microvm::Error;
 use microvm::boot::boot;
 use microvm::devices::power::PowerRequest;
 use microvm::devices::virtio::rng::Rng;
+use microvm::explain::Explain;
 use microvm::vcpu::End;
 
 /// `jmp .`
@@ -136,6 +139,50 @@ fn a_paused_guest_does_nothing_until_it_is_resumed() {
     vm.resume();
     settle();
     assert!(count() > paused);
+}
+
+/// Keeps what is written for whoever has a copy.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_explained_machine_tells_its_memory_its_registers_and_its_exits() {
+    if !kvm("an_explained_machine_tells_its_memory_its_registers_and_its_exits") {
+        return;
+    }
+    let kernel = elf(&[out(0x3f8, b'K'), reset()].concat());
+    let mut config = config(kernel.path());
+    config.devices = vec![Box::new(Rng)];
+    let kept = Kept::default();
+    config.explain = Some(Explain::new(Box::new(kept.clone())));
+    let vm = boot(config).unwrap();
+    vm.wait().unwrap();
+    let report = vm.report();
+    assert_eq!((report.vcpus, report.memory, report.exits["port-write"]), (1, 16 << 20, 2));
+    assert_eq!((&*report.devices[0].name, &report.devices[0].fault), ("entropy", &None));
+    assert!(report.page_faults > 0 && report.cpu_nanos > 0, "{report:?}");
+    let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+    for word in [
+        "0x0000100000 … 0x0000100",
+        "  kernel",
+        "0x00d0000000 … 0x00d0000fff",
+        "virtio device: entropy, interrupt 5",
+        "   rip 0x0000000000100000",
+        "64-bit mode",
+        "vCPU 0  port 0x03f8 ← 0x4b 'K'",
+        "vCPU 0  port 0x0064 ← 0xfe",
+    ] {
+        assert!(text.contains(word), "{word:?} is missing in:\n{text}");
+    }
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod stats;
 mod style;
 mod template;
 mod version;
+mod vm;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -123,6 +124,7 @@ enum Command {
     Tag(image::TagArgs),
     Rmi(image::RemoveArgs),
     Kernel(kernel::Args),
+    Vm(vm::Args),
     Rig(rig::Args),
     Daemon(daemon::Args),
     #[command(hide = true)]
@@ -188,6 +190,7 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Tag(args) => image::tag(args),
         Command::Rmi(args) => image::remove(args),
         Command::Kernel(args) => kernel::run(args),
+        Command::Vm(args) => vm::run(args),
         Command::Rig(args) => rig::run(args),
         Command::Daemon(args) => daemon::run(args),
         Command::Monitor(args) => monitor::run(args),

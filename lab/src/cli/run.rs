@@ -97,6 +97,9 @@ pub struct Args {
     /// one, and leave one for the next run where there is none
     #[arg(long, help_heading = "Virtual machine")]
     warm: bool,
+    /// Print the machine's memory map, its vCPU's first registers, and each exit to the VMM as it happens, on standard error
+    #[arg(long, help_heading = "Virtual machine")]
+    explain: bool,
     /// Run the machine's processor by KVM, or by QEMU's emulation
     #[arg(long, default_value = "auto", value_parser = accelerator_parser(), help_heading = "Virtual machine")]
     accel: Accelerator,
@@ -208,6 +211,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
         kernel: args.kernel,
         accelerator: args.accel,
         warm: args.warm,
+        explain: args.explain,
         quiet: args.quiet,
         isolation,
     })

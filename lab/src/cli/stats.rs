@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use bollard_stubs::models::ContainerUpdateBody;
-use lab::engine::Runtime;
 use lab::engine::limits::{self, MilliCpus};
 use lab::engine::stored::{Engine, Filters, Record};
 use serde_json::{Value, json};
@@ -76,10 +75,7 @@ struct Sample {
 
 fn sample(engine: &Engine, args: &Args) -> anyhow::Result<Vec<Sample>> {
     let records = if args.containers.is_empty() {
-        let mut records = engine.list(args.all, None, &Filters::default())?;
-        // Those were not asked for by name, and have no control group to read.
-        records.retain(|record| record.runtime() == Runtime::Container);
-        records
+        engine.list(args.all, None, &Filters::default())?
     } else {
         args.containers.iter().map(|name| engine.find(name)).collect::<Result<_, _>>()?
     };

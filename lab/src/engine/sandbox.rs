@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use oci_spec::runtime::{LinuxResources, Process};
 use rustix::termios::Winsize;
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 
@@ -71,11 +72,25 @@ pub trait Sandbox: Send {
     /// The workload's process as the host sees it, where it sees one.
     fn pid(&self) -> Option<i32>;
 
+    /// What is told of a machine, where the wall is one.
+    fn machine(&self) -> Option<Machine> {
+        None
+    }
+
     /// Gives back everything: processes, mounts, control groups, guest memory, state files.
     ///
     /// # Errors
     /// Where something could not be given back; the error says what.
     fn delete(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// A virtual machine, looked at.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// What it is, and what it did so far.
+    pub report: microvm::stats::Report,
+    /// The last lines that its kernel printed.
+    pub console: Vec<String>,
 }
 
 /// One more process in a sandbox.

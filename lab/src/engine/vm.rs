@@ -5,6 +5,8 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread;
 
+use microvm::Diagnostics;
+use microvm::explain::Explain;
 use oci_spec::runtime::{LinuxResources, Process};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -15,7 +17,7 @@ use super::limits::{Limits, MIB};
 use super::place::Roots;
 use super::request::Network;
 use super::run::Creation;
-use super::sandbox::{Exit, Inside, Resizer, Sandbox, Stdio};
+use super::sandbox::{Exit, Inside, Machine, Resizer, Sandbox, Stdio};
 use super::signals::{Ask, Signals};
 use super::{Accelerator, Error, Request};
 use crate::kernel;
@@ -25,6 +27,9 @@ const DEFAULT_MEMORY: u64 = 128;
 
 /// Below this no Linux kernel of ours reaches its first process.
 const LEAST_MEMORY: u64 = 32;
+
+/// So many lines of the guest kernel's console are told.
+const CONSOLE_LINES: usize = 1000;
 
 /// The most vCPUs that the VMM gives a machine.
 const MOST_VCPUS: u64 = 8;
@@ -98,7 +103,8 @@ impl Vm {
             warm: request.warm.then(|| creation.roots.snapshots()),
             timeline: creation.timeline,
         };
-        boot(options, creation.signals)
+        let explain = request.explain.then(|| Explain::new(Box::new(io::stderr())));
+        boot(options, Diagnostics { explain, ..Diagnostics::default() }, creation.signals)
     }
 }
 
@@ -107,13 +113,17 @@ impl Vm {
 /// Then the thread is left to itself: it holds nothing but memory and descriptors, which end with this process, and the
 /// machine's directory, which is removed. After a boot it stays until the machine is gone: a QEMU that it started dies with
 /// the *thread* that started it (PR_SET_PDEATHSIG(2const)).
-fn boot(options: microvm::CreateOptions, signals: &mut Signals) -> Result<Vm, Error> {
+fn boot(
+    options: microvm::CreateOptions,
+    diagnostics: Diagnostics,
+    signals: &mut Signals,
+) -> Result<Vm, Error> {
     let (ended, end) = pipe_with(PipeFlags::CLOEXEC).context("make", "a pipe")?;
     let (give, result) = sync_channel(1);
     let (stay, until) = channel::<()>();
     let directory = options.root.join(&options.id);
     let thread = thread::Builder::new().name("boot".to_owned()).spawn(move || {
-        let _ = give.send(microvm::create(options));
+        let _ = give.send(microvm::create_with(options, diagnostics));
         drop(end);
         let _ = until.recv();
     });
@@ -189,6 +199,10 @@ impl Sandbox for Vm {
 
     fn pid(&self) -> Option<i32> {
         None
+    }
+
+    fn machine(&self) -> Option<Machine> {
+        Some(Machine { report: self.machine.report(), console: self.machine.console(CONSOLE_LINES) })
     }
 
     fn delete(self: Box<Self>) -> Result<(), Error> {

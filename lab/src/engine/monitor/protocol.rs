@@ -9,6 +9,7 @@ use bollard_stubs::models::ContainerUpdateBody;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Error;
+use crate::engine::sandbox::Machine;
 
 /// The longest line that is read: a request carries a configuration at most.
 const LONGEST: usize = 1 << 20;
@@ -46,6 +47,8 @@ pub enum Ask {
         /// Columns.
         columns: u16,
     },
+    /// Tell of the machine.
+    Machine,
     /// Answer when the workload has ended.
     Wait,
     /// Start the process of this id, which is stored, and join its streams.
@@ -87,6 +90,8 @@ pub enum Answer {
         /// With this code.
         code: i64,
     },
+    /// A machine.
+    Machine(Box<Machine>),
     /// It could not be done.
     Failed(Failure),
 }

@@ -56,6 +56,7 @@ pub(super) fn accept(monitor: &Arc<Monitor>, socket: &UnixListener) {
 
 fn serve(monitor: &Arc<Monitor>, stream: UnixStream, ask: Ask) {
     let result = match ask {
+        Ask::Machine => return machine(monitor, &stream),
         Ask::Attach(attach) => return join(monitor, &stream, &attach),
         Ask::Wait => return wait(monitor, &stream),
         Ask::Exec { id, attach } => return exec::exec(monitor, stream, &id, attach),
@@ -75,6 +76,15 @@ fn serve(monitor: &Arc<Monitor>, stream: UnixStream, ask: Ask) {
         Err(error) => Answer::Failed((&error).into()),
     };
     let _ = say(&stream, &answer);
+}
+
+fn machine(monitor: &Monitor, stream: &UnixStream) {
+    let answer = match monitor.sandbox().as_ref().map(|sandbox| sandbox.machine()) {
+        Some(Some(machine)) => Answer::Machine(Box::new(machine)),
+        Some(None) => Answer::Failed((&Error::bad("it is a container, and no virtual machine")).into()),
+        None => Answer::Failed((&Error::conflict("container is not running")).into()),
+    };
+    let _ = say(stream, &answer);
 }
 
 fn start(monitor: &Monitor) -> Result<(), Error> {

@@ -169,6 +169,7 @@ pub fn request(name: &str, body: &ContainerCreateBody, mounts: Vec<Extra>) -> Re
         kernel: annotation("lab.kernel"),
         accelerator: crate::engine::Accelerator::default(),
         warm: annotation("lab.warm").is_some_and(|value| value == "true"),
+        explain: false,
         quiet: true,
         isolation: choices(&host, body, mounts)?,
     })

@@ -5,24 +5,44 @@ use std::fs;
 use container::Stats;
 
 use super::{Engine, Record};
+use crate::engine::monitor::protocol::{Answer, Ask};
+use crate::engine::sandbox::Machine;
 use crate::engine::{Error, Runtime};
 
 impl Engine {
     /// What a container uses now; none where it does not run.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a virtual machine: its processes are its own.
+    /// Its monitor does not answer.
     pub fn usage(&self, record: &Record) -> Result<Option<Stats>, Error> {
         self.reconcile(record)?;
         let record = self.find(&record.id)?;
-        if record.runtime() == Runtime::Vm {
-            let reason = "a machine's use is not counted by a control group of its own";
-            return Err(Error::Unsupported { flag: "stats", runtime: "vm", reason });
-        }
         if !record.status.is_live() {
             return Ok(None);
         }
+        if record.runtime() == Runtime::Vm {
+            let report = self.machine(&record)?.report;
+            return Ok(Some(Stats {
+                cpu_nanos: Some(report.cpu_nanos),
+                memory: Some(report.memory_now),
+                memory_peak: Some(report.memory_peak),
+                memory_limit: Some(report.memory),
+                ..Stats::default()
+            }));
+        }
         Ok(Some(container::Container::load(&self.roots.containers(), &record.id)?.stats()))
+    }
+
+    /// A virtual machine that runs: what it did, and what its kernel printed.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where it does not run; [`Error::Bad`] for a container.
+    pub fn machine(&self, record: &Record) -> Result<Machine, Error> {
+        self.reconcile(record)?;
+        match self.ask(record, &Ask::Machine)?.1 {
+            Answer::Machine(machine) => Ok(*machine),
+            _ => Err(Error::conflict(format!("container {} is not running", record.id))),
+        }
     }
 
     /// The processes of a container as `ps` tells them: titles, then a line for each.
