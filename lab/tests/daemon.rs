@@ -309,6 +309,7 @@ fn a_virtual_machine_is_run_by_the_same_client() {
     assert_eq!(daemon.says(&["exec", "-t", "long", "sh", "-c", "echo over >/dev/tty"]), "over");
     let used = daemon.says(&["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", "long"]);
     assert!(used.starts_with("long ") && used.ends_with(" / 128MiB") && !used.contains(" 0B"), "{used}");
+    assert!(daemon.says(&["top", "long"]).contains("sleep 1000"));
     let lab = |arguments: &[&str]| daemon.lab.run(arguments, "");
     let report = lab(&["vm", "stats", "--format", "json", "long"]);
     let report: serde_json::Value = serde_json::from_str(&report.stdout).expect("a report");

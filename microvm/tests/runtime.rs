@@ -158,6 +158,39 @@ fn assert_jailed(pid: i64) {
 }
 
 #[test]
+fn an_interface_that_an_engine_gives_becomes_the_guests() {
+    if !can_run("an_interface_that_an_engine_gives_becomes_the_guests") {
+        return;
+    }
+    let script = "ip addr show eth0; ip route; wget -q -O - http://10.9.8.1/page";
+    let mut bundle = Bundle::new(&["sh", "-c", script]);
+    for applet in ["ip", "wget"] {
+        std::os::unix::fs::symlink("busybox", bundle.rootfs().join("bin").join(applet)).unwrap();
+    }
+    // As dockerd's hook does it: a pair of interfaces, one end here, one in the namespace of the container's process.
+    let hook = r#"pid=$(sed 's/.*"pid":\([0-9]*\).*/\1/')
+        ip link add h0 type veth peer name eth0 netns $pid && ip addr add 10.9.8.1/24 dev h0 && ip link set h0 up &&
+        nsenter -t $pid -n sh -c 'ip addr add 10.9.8.2/24 dev eth0 && ip link set eth0 address 02:42:0a:09:08:02 up &&
+            ip route add default via 10.9.8.1'"#;
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", hook], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}]);
+    bundle.config["hooks"] = json!({"prestart": hook});
+    fs::write(bundle.folder.join("page"), "a page").unwrap();
+    // All of it in a network namespace of the test's, so that nothing of it touches the machine.
+    let lab = bundle.lab(&["run", &bundle.id]);
+    let mut command = std::process::Command::new("unshare");
+    let outer = "busybox httpd -f -p 80 -h . & server=$!; \"$@\"; code=$?; kill $server; exit $code";
+    command.args(["--net", "sh", "-c", outer, "sh"]).arg(lab.get_program()).args(lab.get_args());
+    let output = command.current_dir(&bundle.folder).stdin(Stdio::null()).output().unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    for word in ["inet 10.9.8.2/24", "02:42:0a:09:08:02", "default via 10.9.8.1 dev eth0", "a page"] {
+        assert!(text.contains(word), "{word:?} is missing in:\n{text}");
+    }
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(bundle.traces(), [].into());
+}
+
+#[test]
 fn terminals_come_over_console_sockets_and_follow_their_size() {
     if !can_run("terminals_come_over_console_sockets_and_follow_their_size") {
         return;

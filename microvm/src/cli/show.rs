@@ -75,6 +75,7 @@ fn describe(instance: &Instance) -> Value {
         "pid": if status == Status::Stopped { 0 } else { state.pid },
         "status": status.to_string(),
         "bundle": state.bundle,
+        "rootfs": state.rootfs,
         "created": date::rfc3339(state.created),
         "owner": state.owner.to_string(),
         "annotations": state.annotations,

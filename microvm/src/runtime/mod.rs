@@ -12,8 +12,9 @@
 //!
 //! Read in this order: [`create`], the steps of the command's side; `monitor`, those of the other; `control`, what is said
 //! between the two; `exec`; `state`, what one command leaves for the next. `size` and [`kernels`] decide on the machine,
-//! `hooks` and `cgroup` are what the specification wants on the host.
+//! `hooks` and `cgroup` are what the specification wants on the host, `card` what engines do there.
 
+mod card;
 mod cgroup;
 mod control;
 mod create;

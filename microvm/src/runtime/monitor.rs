@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
+use super::card;
 use super::control::{Answer, Ask, Word, hear, listen, say};
 use super::create::{Namespace, Plan, SANDBOX};
 use super::state::Status;
@@ -51,6 +52,8 @@ struct Monitor {
     sandbox: Sandbox,
     /// Locked while something changes it; answers are given before the lock is.
     phase: Mutex<Phase>,
+    /// Processes that were added and have not ended.
+    added: Mutex<Vec<Weak<Running>>>,
     /// The workload's terminal, if it has one: where its size is read.
     terminal: Option<OwnedFd>,
 }
@@ -102,6 +105,11 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
     say(link, &Word::Entered, &[]).map_err(Error::system("speak to the command"))?;
     wait_for_go(link)?;
 
+    // The engine's programs have been here.
+    let network = match Namespace::of(&plan.spec) {
+        Namespace::Shared => Network::default(),
+        Namespace::New | Namespace::Joined(_) => card::take_over()?,
+    };
     let Plan { spec: _, process, options, kernel, root_fs, size, folder } = plan;
     let has_terminal = process.terminal() == Some(true);
     let terminal = has_terminal.then(|| terminal(&process, options.console_socket)).transpose()?;
@@ -123,7 +131,7 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
             kernel,
             memory_mib: size.memory_mib,
             vcpus: size.vcpus,
-            network: Network::default(),
+            network,
             accel: options.accel,
             warm: options.warm,
             timeline: None,
@@ -131,7 +139,7 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
         Diagnostics::default(),
     )?;
     let phase = Mutex::new(Phase { status: Status::Created, given_up: None });
-    let monitor = Arc::new(Monitor { sandbox, phase, terminal });
+    let monitor = Arc::new(Monitor { sandbox, phase, added: Mutex::default(), terminal });
     monitor.resize();
 
     let socket = listen(&folder)?;
@@ -315,12 +323,24 @@ impl Monitor {
                 self.sandbox.resume()?;
                 phase.status = Status::Running;
             }
-            Ask::Signal { signal, .. } => self.signal_in(*signal, phase)?,
+            Ask::Signal { signal, all } => {
+                if *all {
+                    self.added().iter().for_each(|running| drop(running.kill(*signal)));
+                }
+                self.signal_in(*signal, phase)?;
+            }
             Ask::Resize { rows, columns } => self.sandbox.resize(*rows, *columns)?,
             Ask::Report => return Ok(Answer::Report(Box::new(self.sandbox.report()))),
             Ask::Exec { .. } => {}
         }
         Ok(Answer::Done)
+    }
+
+    /// The processes that were added and are there.
+    fn added(&self) -> Vec<Arc<Running>> {
+        let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+        added.retain(|running| running.strong_count() > 0);
+        added.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn signal(&self, signal: i32) -> Result<(), Error> {
@@ -382,9 +402,10 @@ fn exec(monitor: &Monitor, stream: &UnixStream, process: &Process, files: Vec<Ow
         monitor.sandbox.exec(process, Stdio::Fds { stdin, stdout, stderr })
     };
     let running = match begin() {
-        Ok(running) => running,
+        Ok(running) => Arc::new(running),
         Err(error) => return drop(say(stream, &Answer::from(&error), &[])),
     };
+    monitor.added.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&running));
     if say(stream, &Answer::Done, &[]).is_err() || !attend(stream, &running) {
         let _ = running.kill(Signal::SIGKILL as i32);
     }

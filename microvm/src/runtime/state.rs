@@ -62,6 +62,8 @@ pub struct State {
     pub(crate) pid_start: u64,
     /// The bundle's folder.
     pub bundle: PathBuf,
+    /// The root file system's folder.
+    pub rootfs: PathBuf,
     /// When it was created, in seconds since 1970.
     pub created: u64,
     /// The id of the user who created it.
@@ -90,6 +92,7 @@ impl State {
             pid: 0,
             pid_start: 0,
             bundle: bundle.to_owned(),
+            rootfs: spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             owner: rustix::process::geteuid().as_raw(),
             cgroups: Vec::new(),

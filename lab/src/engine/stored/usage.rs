@@ -1,13 +1,17 @@
 //! What a container uses, and its processes.
 
 use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
 
 use container::Stats;
 
 use super::{Engine, Record};
-use crate::engine::monitor::protocol::{Answer, Ask};
+use crate::engine::error::Context as _;
+use crate::engine::monitor::protocol::{Answer, Ask, Attach};
 use crate::engine::sandbox::Machine;
 use crate::engine::{Error, Runtime};
+use bollard_stubs::models::ExecConfig;
 
 impl Engine {
     /// What a container uses now; none where it does not run.
@@ -60,8 +64,7 @@ impl Engine {
             return Err(Error::conflict(format!("container {} is not running", record.id)));
         }
         if record.runtime() == Runtime::Vm {
-            let reason = "its processes are the guest kernel's";
-            return Err(Error::Unsupported { flag: "top", runtime: "vm", reason });
+            return self.top_in_guest(&record);
         }
         if options.is_some_and(|options| !options.is_empty() && options != "-ef") {
             return Err(Error::bad("options of ps other than -ef are not supported"));
@@ -71,6 +74,64 @@ impl Engine {
         Ok((titles, pids.into_iter().filter_map(describe).collect()))
     }
 }
+
+impl Engine {
+    /// The processes of a machine are its kernel's: the image's own `ps` asks that.
+    fn top_in_guest(&self, record: &Record) -> Result<(Vec<String>, Vec<Vec<String>>), Error> {
+        let config = ExecConfig {
+            cmd: Some(vec!["ps".to_owned()]),
+            attach_stdout: Some(true),
+            ..ExecConfig::default()
+        };
+        let exec = self.exec_record(&self.create_exec(record, &config)?)?;
+        let attach = Attach { stdout: true, ..Attach::default() };
+        let stream = self.start_exec(&exec, Some(attach)).map_err(|error| match error {
+            Error::Command { .. } => {
+                let reason = "its processes are its kernel's, and the image has no ps to ask that";
+                Error::Unsupported { flag: "top", runtime: "vm", reason }
+            }
+            error => error,
+        })?;
+        let frames = read_all(stream).context("hear", "ps in the guest")?;
+        let text = String::from_utf8_lossy(&outputs(&frames)).into_owned();
+        let mut lines = text.lines();
+        let titles: Vec<String> =
+            lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        // All that is left of a line is its last column, the command.
+        let row = |line: &str| {
+            let mut rest = line.trim_start();
+            let mut columns = Vec::with_capacity(titles.len());
+            for _ in 1..titles.len() {
+                let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                columns.push(word.to_owned());
+                rest = after.trim_start();
+            }
+            columns.push(rest.trim_end().to_owned());
+            columns
+        };
+        Ok((titles.clone(), lines.map(row).collect()))
+    }
+}
+
+fn read_all(mut stream: UnixStream) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    (&mut stream).take(MOST_PROCESSES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What the frames of a process without a terminal carry: a header of eight bytes, of which the last four are the length.
+fn outputs(mut frames: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some((&[_, _, _, _, a, b, c, d], rest)) = frames.split_first_chunk() {
+        let (part, after) = rest.split_at(rest.len().min(u32::from_be_bytes([a, b, c, d]) as usize));
+        bytes.extend(part);
+        frames = after;
+    }
+    bytes
+}
+
+/// The most that is read of what ps in a guest says: a guest may say anything.
+const MOST_PROCESSES: u64 = 1 << 20;
 
 /// A line of `ps -ef`; none for a process that is gone.
 fn describe(pid: i32) -> Option<Vec<String>> {

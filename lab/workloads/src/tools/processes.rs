@@ -77,7 +77,7 @@ pub fn ps(_args: Args) -> u8 {
         Ok(folder) => folder,
         Err(errno) => return failed("ps", b"/proc", errno),
     };
-    say(&[b"    PID  PPID S    RSS KB COMMAND\n"]);
+    say(&[b"    PID  PPID S    RSS-KB COMMAND\n"]);
     let mut buffer = [0; 4096];
     loop {
         match folder.directory(&mut buffer) {
