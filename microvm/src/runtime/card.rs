@@ -22,7 +22,8 @@ use crate::network::{Interface, Link, Network, Tap};
 #[derive(Debug, Deserialize)]
 struct Found {
     ifname: String,
-    mtu: u16,
+    /// A loopback's is larger than a card's can be.
+    mtu: u32,
     #[serde(default)]
     address: String,
     #[serde(default)]
@@ -99,7 +100,8 @@ impl Found {
             ip(step)?;
         }
         let gateway = gateway.and_then(|route| route.gateway);
-        Ok(Interface { link: Link::Tap(link), mac, mtu: self.mtu, address, prefix, gateway })
+        let mtu = u16::try_from(self.mtu).unwrap_or(u16::MAX);
+        Ok(Interface { link: Link::Tap(link), mac, mtu, address, prefix, gateway })
     }
 }
 

@@ -44,7 +44,7 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 impl Bundle {
     /// A root file system of busybox and the configuration that engines give by default.
     pub fn new(arguments: &[&str]) -> Self {
-        let id = format!("vmtest-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let id = format!("vmtest-{}-{}x", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(format!("lab-{id}"));
         for empty in ["bin", "proc", "sys", "dev", "etc", "tmp", "root"] {
             fs::create_dir_all(folder.join("rootfs").join(empty)).unwrap();
