@@ -202,6 +202,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
             memory_swap: args.memory_swap,
             cpus: args.cpus,
             pids: args.pids_limit,
+            ..Limits::default()
         },
         interactive: args.interactive,
         terminal: args.tty,

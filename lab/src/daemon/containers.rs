@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Daemon;
 use super::query::{Query, body};
 use super::reply::{Handled, Refusal, done, json as answer, line, ok, streamed};
+use crate::engine;
 use crate::engine::limits::machine_memory;
 use crate::engine::stored::{Engine, Filters, Record};
 
@@ -48,7 +49,14 @@ pub(super) async fn create(daemon: &Daemon, query: Query, request: Request<Incom
     }
     daemon
         .work(move |engine| {
-            let record = engine.create(query.get("name"), wanted)?;
+            let record = engine.create(query.get("name"), wanted).map_err(|error| match error {
+                // To the client, 404 means that the image is to be pulled.
+                engine::Error::Missing { kind: "network", name } => {
+                    Refusal::bad(format!("network {name} not found"))
+                }
+                error @ engine::Error::Missing { .. } => Refusal::bad(error.to_string()),
+                error => error.into(),
+            })?;
             Ok(answer(StatusCode::CREATED, &json!({"Id": record.id, "Warnings": []})))
         })
         .await

@@ -15,8 +15,8 @@ use oci_spec::runtime::{
 
 use super::error::Context as _;
 use super::limits::{CPU_PERIOD, Limits};
-use super::request::Choices;
-use super::{Error, Request, id, isolation, process, terminal};
+use super::request::{Choices, Network};
+use super::{Error, Request, Runtime, devices, id, isolation, process, seccomp, terminal};
 use crate::image::users::{Accounts, User};
 
 /// The version of the runtime specification that the bundle follows.
@@ -48,15 +48,33 @@ pub fn specification(
     let choices = &request.isolation;
     let bounding = isolation::bounding(choices)?;
 
+    let (mut nodes, mut rules) = devices::grant(&choices.devices)?;
+    if choices.privileged {
+        nodes.extend(devices::all()?);
+    }
+    for rule in &choices.device_rules {
+        rules.push(devices::rule(rule)?);
+    }
+    let mut resources = resources(&request.limits, choices.privileged)?;
+    if let Some(first) = resources.devices_mut() {
+        first.extend(rules);
+    }
+
     let mut linux = LinuxBuilder::default()
-        .namespaces(isolation::namespaces(rootless, &choices.network)?)
+        .devices(nodes)
+        .namespaces(isolation::namespaces(rootless, choices)?)
         .cgroups_path(isolation::cgroup(sandbox))
-        .resources(resources(&request.limits, choices.privileged)?)
+        .resources(resources)
         .sysctl(choices.sysctls.clone().into_iter().collect::<std::collections::HashMap<_, _>>());
     if !choices.privileged {
-        linux = linux.masked_paths(isolation::masked_paths()).readonly_paths(isolation::read_only_paths());
-        if !choices.seccomp_unconfined {
-            linux = linux.seccomp(container::default_seccomp(&bounding));
+        if !choices.unmasked {
+            linux =
+                linux.masked_paths(isolation::masked_paths()).readonly_paths(isolation::read_only_paths());
+        }
+        match &choices.seccomp {
+            _ if choices.seccomp_unconfined => {}
+            Some(profile) => linux = linux.seccomp(seccomp::filter(profile, &bounding)?),
+            None => linux = linux.seccomp(container::default_seccomp(&bounding)),
         }
     }
     if let Some((uid, gid)) = host.rootless {
@@ -65,20 +83,29 @@ pub fn specification(
     }
 
     let mut spec = SpecBuilder::default();
-    if let Some(domain) = choices.domain.as_ref().filter(|domain| !domain.is_empty()) {
+    // Names are set where they are the container's own.
+    let own_names = choices.uts == Network::Own;
+    if own_names {
+        spec = spec.hostname(hostname);
+    }
+    if let Some(domain) = choices.domain.as_ref().filter(|domain| own_names && !domain.is_empty()) {
         spec = spec.domainname(domain);
     }
     for group in &choices.groups {
         user.groups.push(accounts.resolve(&format!("0:{group}"))?.gid);
     }
-    Ok(spec
+    let mut spec = spec
         .version(SPEC_VERSION)
         .root(RootBuilder::default().path("rootfs").readonly(request.read_only).build()?)
-        .hostname(hostname)
         .mounts(isolation::mounts(rootless, choices)?)
         .process(process_of(request, config, &user, rootless, hostname, bounding)?)
         .linux(linux.build()?)
-        .build()?)
+        .build()?;
+    if !own_names {
+        // The builder has a name of its own.
+        spec.set_hostname(None);
+    }
+    Ok(spec)
 }
 
 fn process_of(
@@ -89,15 +116,23 @@ fn process_of(
     hostname: &str,
     bounding: Capabilities,
 ) -> Result<oci_spec::runtime::Process, Error> {
+    let mut arguments = process::arguments(config, request)?;
+    // A virtual machine has a first process of its own.
+    if request.isolation.init.is_some() && request.runtime == Runtime::Container {
+        arguments.splice(0..0, [isolation::INIT, "--"].map(str::to_owned));
+    }
     let mut builder = ProcessBuilder::default()
         .terminal(request.terminal)
         .user(process::user(user, rootless)?)
-        .args(process::arguments(config, request)?)
+        .args(arguments)
         .env(process::environment(config, &request.environment, hostname, request.terminal, &user.home))
         .cwd(process::directory(config, request)?)
         .capabilities(isolation::capabilities(user.uid, bounding)?)
         .rlimits(rlimits(&request.isolation)?)
         .no_new_privileges(!request.isolation.new_privileges && !request.isolation.privileged);
+    if let Some(profile) = &request.isolation.apparmor {
+        builder = builder.apparmor_profile(profile);
+    }
     if let Some(score) = request.isolation.oom_score {
         builder = builder.oom_score_adj(score);
     }
@@ -127,16 +162,41 @@ fn rlimits(choices: &Choices) -> Result<Vec<PosixRlimit>, Error> {
 /// Where they cannot be put together.
 pub fn resources(limits: &Limits, privileged: bool) -> Result<LinuxResources, Error> {
     let mut resources = LinuxResourcesBuilder::default().devices(isolation::device_rules(privileged)?);
-    if let Some(memory) = limits.memory {
-        let mut builder = LinuxMemoryBuilder::default().limit(memory as i64);
+    if limits.memory.or(limits.memory_reservation).is_some() {
+        let mut builder = LinuxMemoryBuilder::default();
+        if let Some(memory) = limits.memory {
+            builder = builder.limit(memory as i64);
+        }
         if let Some(swap) = limits.memory_and_swap() {
             builder = builder.swap(swap);
         }
+        if let Some(reserved) = limits.memory_reservation {
+            builder = builder.reservation(reserved as i64);
+        }
         resources = resources.memory(builder.build()?);
     }
+    let mut cpu = LinuxCpuBuilder::default();
     if let Some(cpus) = limits.cpus {
-        resources =
-            resources.cpu(LinuxCpuBuilder::default().quota(cpus.quota() as i64).period(CPU_PERIOD).build()?);
+        cpu = cpu.quota(cpus.quota() as i64).period(CPU_PERIOD);
+    }
+    if let Some(shares) = limits.cpu_shares {
+        cpu = cpu.shares(shares);
+    }
+    if let Some(list) = &limits.cpuset {
+        cpu = cpu.cpus(list);
+    }
+    if let Some(list) = &limits.memory_nodes {
+        cpu = cpu.mems(list);
+    }
+    if [
+        limits.cpus.is_some(),
+        limits.cpu_shares.is_some(),
+        limits.cpuset.is_some(),
+        limits.memory_nodes.is_some(),
+    ]
+    .contains(&true)
+    {
+        resources = resources.cpu(cpu.build()?);
     }
     if let Some(pids) = limits.pids.filter(|&pids| pids > 0) {
         resources = resources.pids(LinuxPidsBuilder::default().limit(pids).build()?);

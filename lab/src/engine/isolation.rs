@@ -34,6 +34,9 @@ const CAPABILITIES: [Capability; 14] = [
     Capability::SysChroot,
 ];
 
+/// Where the first process of `--init` lies in a container, as in docker's.
+pub const INIT: &str = "/sbin/docker-init";
+
 /// Paths of the kernel that tell about the host or other workloads: hidden.
 const MASKED: [&str; 12] = [
     "/proc/asound",
@@ -70,26 +73,31 @@ const MOUNTS: [(&str, &str, &str, &[&str]); 7] = [
     ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
 ];
 
-/// New namespaces of every kind, except for a network that is another's; the user's too where the caller is not root.
-pub fn namespaces(rootless: bool, network: &Network) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    let mut kinds = vec![
-        LinuxNamespaceType::Mount,
-        LinuxNamespaceType::Uts,
-        LinuxNamespaceType::Pid,
-        LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Cgroup,
-    ];
-    if rootless {
-        kinds.push(LinuxNamespaceType::User);
-    }
+/// New namespaces of every kind, except for those that are another's; the user's too where the caller is not root.
+pub fn namespaces(rootless: bool, choices: &Choices) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    use LinuxNamespaceType as Kind;
     let own = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
-    let mut namespaces: Vec<LinuxNamespace> = kinds.into_iter().map(own).collect::<Result<_, _>>()?;
-    match network {
-        Network::Own => namespaces.push(own(LinuxNamespaceType::Network)?),
-        Network::Host => {}
-        Network::Join(path) => namespaces.push(
-            LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(path.clone()).build()?,
-        ),
+    let mut namespaces = vec![own(Kind::Mount)?];
+    if !choices.host_cgroups {
+        namespaces.push(own(Kind::Cgroup)?);
+    }
+    if rootless {
+        namespaces.push(own(Kind::User)?);
+    }
+    let shared = [
+        (Kind::Uts, &choices.uts),
+        (Kind::Pid, &choices.pid),
+        (Kind::Ipc, &choices.ipc),
+        (Kind::Network, &choices.network),
+    ];
+    for (kind, whose) in shared {
+        match whose {
+            Network::Own => namespaces.push(own(kind)?),
+            Network::Host => {}
+            Network::Join(path) => {
+                namespaces.push(LinuxNamespaceBuilder::default().typ(kind).path(path.clone()).build()?);
+            }
+        }
     }
     Ok(namespaces)
 }
@@ -115,7 +123,12 @@ pub fn mounts(rootless: bool, choices: &Choices) -> Result<Vec<Mount>, OciSpecEr
         MountBuilder::default().destination(destination).typ(kind).source(source).options(options).build()
     };
     let mut all: Vec<Mount> = MOUNTS.into_iter().map(mount).collect::<Result<_, _>>()?;
-    let mut extras: Vec<&Extra> = choices.mounts.iter().collect();
+    let init = choices.init.as_ref().map(|program| Extra {
+        target: INIT.to_owned(),
+        source: Some(program.clone()),
+        options: ["bind", "ro", "rprivate"].map(str::to_owned).to_vec(),
+    });
+    let mut extras: Vec<&Extra> = choices.mounts.iter().chain(&init).collect();
     extras.sort_by_key(|extra| extra.target.matches('/').count());
     for extra in extras {
         let replaced = |mount: &Mount| mount.destination() == Path::new(&extra.target);
@@ -239,7 +252,7 @@ mod tests {
     #[test]
     fn a_user_without_root_gets_a_user_namespace() {
         let has_user = |rootless| {
-            namespaces(rootless, &Network::Own)
+            namespaces(rootless, &Choices::default())
                 .unwrap()
                 .iter()
                 .any(|namespace| namespace.typ() == LinuxNamespaceType::User)

@@ -30,6 +30,14 @@ pub struct Limits {
     pub cpus: Option<MilliCpus>,
     /// Processes and threads; 0 or less is no limit.
     pub pids: Option<i64>,
+    /// The share of the processors where they are short, relative to others' (docker's unit: 1024 is usual).
+    pub cpu_shares: Option<u64>,
+    /// Which processors, as `0-2,4`.
+    pub cpuset: Option<String>,
+    /// Which memory nodes.
+    pub memory_nodes: Option<String>,
+    /// Bytes of memory that are taken back last where memory is short.
+    pub memory_reservation: Option<u64>,
 }
 
 /// Thousandths of a CPU.
@@ -76,6 +84,16 @@ impl Limits {
             }
             _ => {}
         }
+        if self.memory.zip(self.memory_reservation).is_some_and(|(memory, reserved)| reserved > memory) {
+            return Err(Error::bad("--memory-reservation is the soft limit: it cannot be more than -m"));
+        }
+        for (flag, list) in [("--cpuset-cpus", &self.cpuset), ("--cpuset-mems", &self.memory_nodes)] {
+            if let Some(list) = list.as_ref().filter(|list| !is_list(list)) {
+                return Err(Error::bad(format!(
+                    "Invalid value {list} for {flag}: numbers and ranges, such as 0-2,4"
+                )));
+            }
+        }
         let Some(MilliCpus(cpus)) = self.cpus else { return Ok(()) };
         let online = online_cpus();
         if (10..=online * 1000).contains(&cpus.get()) {
@@ -90,6 +108,14 @@ impl Limits {
         let memory = i64::try_from(self.memory?).unwrap_or(i64::MAX);
         Some(self.memory_swap.filter(|&swap| swap != 0).unwrap_or(memory.saturating_mul(2)))
     }
+}
+
+/// Numbers and ranges (cpuset(7), "List format").
+fn is_list(text: &str) -> bool {
+    text.split(',').all(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        first.parse::<u32>().ok().zip(last.parse::<u32>().ok()).is_some_and(|(first, last)| first <= last)
+    })
 }
 
 /// Reads a size as docker does: a number, then nothing or one of b, k, m, g, t, each step 1024 times the one before.

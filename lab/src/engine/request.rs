@@ -104,10 +104,30 @@ pub struct Choices {
     pub shm_size: Option<u64>,
     /// Which network.
     pub network: Network,
+    /// Whose processes are seen.
+    pub pid: Network,
+    /// Whose System V objects and message queues are seen.
+    pub ipc: Network,
+    /// Whose host name it has.
+    pub uts: Network,
+    /// Whether the host's control groups are seen.
+    pub host_cgroups: bool,
+    /// Devices of the host.
+    pub devices: Vec<Device>,
+    /// Further rules of the device control group, as `c 42:* rwm`.
+    pub device_rules: Vec<String>,
     /// Whether set-user-id programs may gain rights.
     pub new_privileges: bool,
     /// Whether system calls are not filtered.
     pub seccomp_unconfined: bool,
+    /// Which system calls are allowed, in docker's JSON; the default profile where not given.
+    pub seccomp: Option<String>,
+    /// The AppArmor profile.
+    pub apparmor: Option<String>,
+    /// Whether nothing of /proc and /sys is hidden or read-only.
+    pub unmasked: bool,
+    /// The program that is process 1 and has the command for a child.
+    pub init: Option<PathBuf>,
     /// What the OOM killer adds to this container's badness.
     pub oom_score: Option<i32>,
     /// The NIS domain name.
@@ -125,7 +145,18 @@ pub struct Extra {
     pub options: Vec<String>,
 }
 
-/// The network namespace of a container.
+/// A device of the host, or a folder of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The host's path.
+    pub source: PathBuf,
+    /// The path inside.
+    pub target: PathBuf,
+    /// What is allowed: letters of `rwm`, the last for mknod(2).
+    pub rights: String,
+}
+
+/// The network namespace of a container, or its namespace of another kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Network {
     /// A new one.
@@ -133,6 +164,6 @@ pub enum Network {
     Own,
     /// The host's.
     Host,
-    /// That of a process: `/proc/PID/ns/net`.
+    /// That of a process, by its file such as `/proc/PID/ns/net`.
     Join(PathBuf),
 }

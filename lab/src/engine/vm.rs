@@ -51,6 +51,12 @@ pub fn check(request: &Request) -> Result<(), Error> {
         Network::Host => return refuse("--network host", "a machine has a network stack of its own"),
         Network::Join(_) => return refuse("--network", "the machine has no network device"),
     }
+    if isolation.pid != Network::Own || isolation.ipc != Network::Own || isolation.uts != Network::Own {
+        return refuse("--pid, --ipc and --uts", "its processes and names are its own kernel's");
+    }
+    if !isolation.devices.is_empty() {
+        return refuse("--device", "the host's devices are not the machine's");
+    }
     if isolation.privileged {
         return refuse("--privileged", "the machine's kernel is its own: there is nothing to open up");
     }

@@ -20,13 +20,13 @@ use super::store::{ANNOTATION_EMBEDDED, Store, annotation, name_of};
 pub const NAME: &str = "lab:latest";
 
 /// The program: every applet, by the name it is called.
-static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lab-workloads"));
+pub(crate) static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lab-workloads"));
 
 /// The names, written by `build.rs` from `lab_workloads::APPLETS`, one a line.
 const APPLETS: &str = include_str!(concat!(env!("OUT_DIR"), "/applets"));
 
 /// Says which program this binary carries; to be changed with what this file puts around it.
-const BUILD: &str = concat!(env!("LAB_WORKLOADS_HASH"), "-1");
+pub(crate) const BUILD: &str = concat!(env!("LAB_WORKLOADS_HASH"), "-1");
 
 /// Where the program lies in the image.
 const PROGRAM_PATH: &str = "bin/lab-workloads";

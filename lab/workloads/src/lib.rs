@@ -3,7 +3,7 @@
 //! ```text
 //!  /bin/hello → lab-workloads      what is compared:   hello true false cpu memory syscalls files http
 //!  /bin/sh    → lab-workloads      a small shell:      sh test [
-//!  /bin/ls    → lab-workloads      what a class needs: echo cat ls env pwd id sleep uname hostname ps mount kill
+//!  /bin/ls    → lab-workloads      what a class needs: echo cat ls env pwd id sleep uname hostname ps mount kill init
 //!     …                                                head wc touch mkdir rm stty tty
 //! ```
 //!
@@ -85,6 +85,7 @@ pub const APPLETS: &[Applet] = &[
     Applet { name: "hostname", help: "hostname: print the host name", run: tools::hostname },
     Applet { name: "ps", help: "ps: list processes", run: tools::ps },
     Applet { name: "mount", help: "mount: list mounts", run: tools::mount },
+    Applet { name: "init", help: "init COMMAND...: be process 1 for a command", run: tools::init },
     Applet { name: "kill", help: "kill [-SIGNAL] PID...: send a signal", run: tools::kill },
     Applet { name: "head", help: "head [-n LINES] [FILE]...: print the first lines", run: tools::head },
     Applet { name: "wc", help: "wc [-l|-w|-c] [FILE]...: count lines, words, bytes", run: tools::wc },
@@ -127,8 +128,9 @@ fn run(applet: &Applet, args: Args) -> u8 {
     (applet.run)(args)
 }
 
-/// The applet of this name.
+/// The applet of this name; docker's name for `init` is one, too.
 pub fn find(name: &[u8]) -> Option<&'static Applet> {
+    let name = if name == b"docker-init" { b"init" } else { name };
     APPLETS.iter().find(|applet| applet.name.as_bytes() == name)
 }
 

@@ -49,14 +49,14 @@ pub(super) fn exec(monitor: &Arc<Monitor>, stream: UnixStream, id: &str, attach:
 }
 
 /// A process that was added, and our ends of its streams.
-struct Added {
-    inside: Box<dyn Inside>,
-    outputs: [Option<OwnedFd>; 2],
+pub(super) struct Added {
+    pub inside: Box<dyn Inside>,
+    pub outputs: [Option<OwnedFd>; 2],
     input: Arc<Input>,
     settle: Box<dyn FnOnce(i64) + Send>,
 }
 
-fn begin(monitor: &Arc<Monitor>, record: &ExecRecord) -> Result<Added, Error> {
+pub(super) fn begin(monitor: &Arc<Monitor>, record: &ExecRecord) -> Result<Added, Error> {
     let path = monitor.engine.roots.sandbox(&monitor.id).join("config.json");
     let spec = Spec::load(&path)?;
     let process = process(monitor, &spec, record)?;

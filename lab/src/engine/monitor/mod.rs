@@ -16,6 +16,7 @@
 //! A monitor is started by whoever needs one first: `start`, or an `attach` or `wait` that comes before it. Idle ones end.
 
 mod exec;
+mod health;
 mod output;
 mod ports;
 pub mod protocol;
@@ -141,7 +142,7 @@ impl Monitor {
     }
 
     /// Runs the container as often as it is to be run.
-    fn live(&self, place: &Place) {
+    fn live(self: &Arc<Self>, place: &Place) {
         if !self.wait_for_start() {
             return;
         }
@@ -189,11 +190,12 @@ impl Monitor {
     }
 
     /// One run: true where the restart policy wants another.
-    fn run_once(&self, place: &Place) -> Result<bool, Error> {
+    fn run_once(self: &Arc<Self>, place: &Place) -> Result<bool, Error> {
         let record = self.record()?;
         let mut run = set_up::set_up(self, &record, place)?;
-        let log = self.engine.log_path(&record);
-        let mut log = Log::open(&log).context("open", log.display())?;
+        let path = self.engine.log_path(&record);
+        let mut log =
+            if record.has_log() { Log::open(&path).context("open", path.display())? } else { Log::none() };
         self.engine.note_started(&record.id, run.pid, &run.ports.map)?;
         self.engine.tell_container(&record, "start", &[])?;
         self.engine.write_all_names(&record)?;
@@ -206,6 +208,7 @@ impl Monitor {
             }
             self.changed.notify_all();
         }
+        health::watch(self, &record)?;
         streams::pump(self, &mut run, &mut log)?;
         let waited = self
             .sandbox()
@@ -217,6 +220,7 @@ impl Monitor {
             Err(error) => (255, error.to_string()),
         };
         self.input.close();
+        run.ports.close();
         if let Some(sandbox) = self.sandbox().take() {
             sandbox.delete()?;
         }

@@ -104,7 +104,8 @@ impl Hub {
 /// The log, in docker's json-file format: one JSON object a line.
 #[derive(Debug)]
 pub struct Log {
-    file: File,
+    /// None where the user wants no log.
+    file: Option<File>,
     held: [Vec<u8>; 2],
 }
 
@@ -122,7 +123,12 @@ impl Log {
     /// Where it cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
-        Ok(Self { file, held: [Vec::new(), Vec::new()] })
+        Ok(Self { file: Some(file), held: [Vec::new(), Vec::new()] })
+    }
+
+    /// A log that keeps nothing.
+    pub fn none() -> Self {
+        Self { file: None, held: [Vec::new(), Vec::new()] }
     }
 
     /// Takes what the workload wrote; whole lines go to the file.
@@ -130,6 +136,7 @@ impl Log {
     /// # Errors
     /// Where the file cannot be written.
     pub fn take(&mut self, channel: Channel, mut bytes: &[u8]) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
         let mut text = Vec::new();
         let held = &mut self.held[channel as usize];
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
@@ -143,7 +150,7 @@ impl Log {
             entry(&mut text, channel, &mut line)?;
         }
         // One write for all its lines: a reader sees whole ones, but for a disk that is full.
-        self.file.write_all(&text)
+        file.write_all(&text)
     }
 
     /// The workload has ended: what is held is a line, too.
@@ -157,7 +164,7 @@ impl Log {
                 entry(&mut text, channel, &mut self.held[channel as usize])?;
             }
         }
-        self.file.write_all(&text)
+        self.file.as_mut().map_or(Ok(()), |file| file.write_all(&text))
     }
 }
 

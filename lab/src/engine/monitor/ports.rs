@@ -25,6 +25,8 @@ pub(super) struct Ports {
     listeners: Vec<(TcpListener, u16)>,
     /// What is published where, with the numbers that the host chose.
     pub map: PortMap,
+    /// The same sockets once more, to be shut.
+    taken: Vec<TcpListener>,
     /// The proxy ends when this is closed.
     stop: Option<OwnedFd>,
 }
@@ -32,7 +34,7 @@ pub(super) struct Ports {
 impl Ports {
     /// Takes the ports that a container publishes.
     pub(super) fn take(record: &Record) -> Result<Self, Error> {
-        let mut ports = Self { listeners: Vec::new(), map: PortMap::new(), stop: None };
+        let mut ports = Self { listeners: Vec::new(), map: PortMap::new(), taken: Vec::new(), stop: None };
         for wanted in plan::ports(&record.body)? {
             let address =
                 SocketAddr::new(wanted.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), wanted.host);
@@ -63,8 +65,21 @@ impl Ports {
         let inside = Arc::new(File::open(&path).context("open", path)?);
         let (end, stop) = pipe_with(PipeFlags::CLOEXEC).context("make", "a pipe")?;
         self.stop = Some(stop);
+        let again: io::Result<_> = self.listeners.iter().map(|(listener, _)| listener.try_clone()).collect();
+        self.taken = again.context("duplicate", "a listening socket")?;
         let listeners = std::mem::take(&mut self.listeners);
         spawn("ports", move || accept(&listeners, &end, &inside))
+    }
+}
+
+impl Ports {
+    /// Lets the ports go at once: nobody connects any more when this returns.
+    pub(super) fn close(&mut self) {
+        for listener in self.taken.drain(..) {
+            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+        }
+        self.stop = None;
+        self.listeners.clear();
     }
 }
 

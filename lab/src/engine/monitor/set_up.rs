@@ -30,6 +30,7 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
     }
     let mut request = plan::request(&record.name, &record.body, mounts)?;
     request.isolation.network = engine.network_of(&record.body, true)?;
+    engine.share(&record.body, Some(&record.id), &mut request.isolation)?;
     run::check_stored(&request)?;
 
     let image = engine.images().resolve(&record.image_id)?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 
-use bollard_stubs::models::ContainerCreateBody;
+use bollard_stubs::models::{ContainerCreateBody, HealthConfig};
 use rusqlite::params;
 use serde_json::Value;
 
@@ -48,9 +48,12 @@ impl Engine {
         if body.hostname.as_deref() == Some("") {
             body.hostname = Some(id::short(&id).to_owned());
         }
+        self.inherit_volumes(&mut body)?;
         // All that can be refused is refused now.
         let mut wishes = plan::wishes(&body)?;
-        run::check_stored(&plan::request(&name, &body, self.mounts_to_check(&wishes))?)?;
+        let mut request = plan::request(&name, &body, self.mounts_to_check(&wishes))?;
+        self.share(&body, None, &mut request.isolation)?;
+        run::check_stored(&request)?;
         self.network_of(&body, false)?;
 
         let volumes = self.settle_volumes(&mut wishes)?;
@@ -78,7 +81,7 @@ impl Engine {
             return Err(error);
         }
         let record = self.find(&id)?;
-        if let Err(error) = self.join_networks(&record) {
+        if let Err(error) = self.join_networks(&record).and_then(|()| self.fill_volumes(&record, &wishes)) {
             self.forget(&record, true)?;
             return Err(error);
         }
@@ -217,15 +220,51 @@ fn merge(body: &mut ContainerCreateBody, image: &Image) -> Result<(), Error> {
         }
         list.sort();
     }
-    if body.healthcheck.is_none() {
-        let raw: Value = serde_json::from_slice(image.raw_config())?;
-        body.healthcheck = serde_json::from_value(raw["config"]["Healthcheck"].clone()).unwrap_or_default();
-    }
+    let raw: Value = serde_json::from_slice(image.raw_config())?;
+    let known: Option<HealthConfig> =
+        serde_json::from_value(raw["config"]["Healthcheck"].clone()).unwrap_or_default();
+    body.healthcheck = merge_health(body.healthcheck.take(), known)?;
     let runtime = body.host_config.get_or_insert_default().runtime.get_or_insert_default();
     if runtime.is_empty() {
         Runtime::Container.name().clone_into(runtime);
     }
     Ok(())
+}
+
+/// The image's check, as far as the user does not change it.
+fn merge_health(
+    given: Option<HealthConfig>,
+    image: Option<HealthConfig>,
+) -> Result<Option<HealthConfig>, Error> {
+    let Some(mut given) = given else { return Ok(image) };
+    for (what, time) in [
+        ("Interval", given.interval),
+        ("Timeout", given.timeout),
+        ("StartPeriod", given.start_period),
+        ("StartInterval", given.start_interval),
+    ] {
+        if time.is_some_and(|nanos| nanos != 0 && nanos < 1_000_000) {
+            return Err(Error::bad(format!("{what} in Healthcheck cannot be less than one millisecond")));
+        }
+    }
+    if given.retries.is_some_and(|retries| retries < 0) {
+        return Err(Error::bad("Retries in Healthcheck cannot be negative"));
+    }
+    let Some(image) = image else { return Ok(Some(given)) };
+    if given.test.as_ref().is_none_or(Vec::is_empty) {
+        given.test = image.test;
+    }
+    let fill = |given: &mut Option<i64>, image: Option<i64>| {
+        if given.is_none_or(|value| value == 0) {
+            *given = image;
+        }
+    };
+    fill(&mut given.interval, image.interval);
+    fill(&mut given.timeout, image.timeout);
+    fill(&mut given.start_period, image.start_period);
+    fill(&mut given.start_interval, image.start_interval);
+    fill(&mut given.retries, image.retries);
+    Ok(Some(given))
 }
 
 /// Anonymous volumes have a name now: the next start must find the same ones.

@@ -17,7 +17,7 @@ use crate::engine::place::make_all;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Each step brings a database from its number to the next; `user_version` says how many were done.
-const MIGRATIONS: [&str; 6] = ["
+const MIGRATIONS: [&str; 7] = ["
     CREATE TABLE containers (
         id         TEXT PRIMARY KEY,
         name       TEXT NOT NULL UNIQUE,
@@ -87,6 +87,8 @@ const MIGRATIONS: [&str; 6] = ["
     "ALTER TABLE build_cache ADD COLUMN used INTEGER NOT NULL DEFAULT 0",
     // When a build's step was first done: done again from memory, it makes the same image.
     "CREATE TABLE build_times (key TEXT PRIMARY KEY, created TEXT NOT NULL, used INTEGER NOT NULL) STRICT",
+    // What health checks say.
+    "ALTER TABLE containers ADD COLUMN health TEXT NOT NULL DEFAULT ''",
 ];
 
 /// The database, as this process has it open.

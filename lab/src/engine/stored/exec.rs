@@ -28,6 +28,12 @@ pub struct ExecRecord {
 }
 
 impl ExecRecord {
+    /// One that nobody will ask for.
+    pub(crate) fn unstored(container: &str, config: ExecConfig) -> Self {
+        let id = id::new().unwrap_or_default();
+        Self { id, container: container.to_owned(), config, running: false, pid: 0, exit_code: None }
+    }
+
     /// Whether it has a terminal.
     pub fn terminal(&self) -> bool {
         self.config.tty.unwrap_or(false)

@@ -34,7 +34,7 @@ impl Engine {
                 ports[exposed] = Value::Null;
             }
         }
-        Ok(json!({
+        let mut told = json!({
             "Id": record.id,
             "Created": record.created,
             "Path": words.first(),
@@ -73,7 +73,11 @@ impl Engine {
                 "Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": ports, "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
                 "MacAddress": "", "Networks": self.networks_of(record)?,
             },
-        }))
+        });
+        if let Some(health) = &record.health {
+            told["State"]["Health"] = json!(health);
+        }
+        Ok(told)
     }
 
     fn networks_of(&self, record: &Record) -> Result<Value, Error> {
@@ -139,9 +143,12 @@ fn fill_host(host: &mut Value, record: &Record) {
         ("CapAdd", Value::Null),
         ("CapDrop", Value::Null),
     ] {
-        if host.get(key).is_none() {
+        if host.get(key).is_none_or(Value::is_null) {
             host[key] = value;
         }
+    }
+    if host["LogConfig"]["Type"].as_str().is_none_or(str::is_empty) {
+        host["LogConfig"]["Type"] = "json-file".into();
     }
 }
 

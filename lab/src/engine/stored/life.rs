@@ -165,7 +165,16 @@ impl Engine {
         set(&mut host.cpu_quota, change.cpu_quota);
         set(&mut host.cpu_period, change.cpu_period);
         set(&mut host.cpu_shares, change.cpu_shares);
-        set(&mut host.pids_limit, change.pids_limit);
+        set(&mut host.memory_reservation, change.memory_reservation);
+        // 0 and -1 are docker's words for "no limit".
+        host.pids_limit = change.pids_limit.or(host.pids_limit);
+        let set_text = |old: &mut Option<String>, new: &Option<String>| {
+            if new.as_ref().is_some_and(|new| !new.is_empty()) {
+                old.clone_from(new);
+            }
+        };
+        set_text(&mut host.cpuset_cpus, &change.cpuset_cpus);
+        set_text(&mut host.cpuset_mems, &change.cpuset_mems);
         if let Some(policy) = change.restart_policy.clone().filter(|policy| policy.name.is_some()) {
             host.restart_policy = Some(policy);
         }

@@ -174,7 +174,9 @@ impl Engine {
                     })
                 })
                 && filters.fits("network", |network| record.network_name() == network)
-                && filters.fits("health", |health| health == "none")
+                && filters.fits("health", |health| {
+                    health == record.health.as_ref().map_or("none", |found| &*found.status)
+                })
                 && filters.fits_labels(record.body.labels.as_ref().unwrap_or(&HashMap::new()))
                 && before.as_ref().is_none_or(|edge| record.created < edge.created)
                 && since.as_ref().is_none_or(|edge| record.created > edge.created)
@@ -213,7 +215,14 @@ impl Record {
         };
         match self.status {
             Status::Created => "Created".to_owned(),
-            Status::Running => format!("Up {}", duration(since(&self.started))),
+            Status::Running => {
+                let health = match self.health.as_ref().map(|health| &*health.status) {
+                    None => String::new(),
+                    Some("starting") => " (health: starting)".to_owned(),
+                    Some(other) => format!(" ({other})"),
+                };
+                format!("Up {}{health}", duration(since(&self.started)))
+            }
             Status::Paused => format!("Up {} (Paused)", duration(since(&self.started))),
             Status::Restarting => {
                 format!("Restarting ({}) {} ago", self.exit_code, duration(since(&self.finished)))

@@ -64,6 +64,9 @@ impl Engine {
     /// # Errors
     /// Where it cannot be opened.
     pub fn logs(&self, record: &Record, options: LogOptions) -> Result<LogReader, Error> {
+        if !record.has_log() {
+            return Err(Error::conflict("configured logging driver does not support reading"));
+        }
         let path = self.log_path(record);
         let open = || -> io::Result<File> {
             match File::open(&path) {

@@ -36,6 +36,7 @@ pub mod plan;
 mod prune;
 mod record;
 mod root;
+mod share;
 mod size;
 mod transfer;
 mod usage;
@@ -56,7 +57,7 @@ pub(crate) use link::{probe as connect_probe, short};
 pub use list::Filters;
 pub use logs::{Line, LogOptions, LogReader};
 pub use prune::{PrunedImages, Scope};
-pub use record::{Record, Status};
+pub use record::{Health, Probe, Record, Status};
 pub(crate) use root::{Root, host_directory, mount_overlay};
 pub use volumes::choices_of_run;
 

@@ -6,10 +6,12 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use bollard_stubs::models::{ContainerCreateBody, HostConfig, MountType};
+use bollard_stubs::models::{
+    ContainerCreateBody, DeviceMapping, HostConfig, HostConfigCgroupnsModeEnum, MountType,
+};
 
 use crate::engine::limits::{Limits, MilliCpus};
-use crate::engine::request::{Choices, Extra, Network};
+use crate::engine::request::{Choices, Device, Extra, Network};
 use crate::engine::{Error, Request, Runtime};
 
 /// One folder or file of the host, or volume, or tmpfs, as `-v`, `--mount` and `--tmpfs` ask for it.
@@ -27,6 +29,8 @@ pub struct Wish {
     pub options: Vec<String>,
     /// Whether a missing folder of the host is an error (`--mount`) or made (`-v`).
     pub must_exist: bool,
+    /// Whether a new volume stays empty where the image has something.
+    pub no_copy: bool,
 }
 
 /// Everything that is to be mounted, in docker's order of precedence.
@@ -57,12 +61,35 @@ pub fn wishes(body: &ContainerCreateBody) -> Result<Vec<Wish>, Error> {
             )));
         }
         let read_only = mount.read_only.unwrap_or(false);
-        wishes.push(Wish { source, target, kind, read_only, options, must_exist: true });
+        let no_copy = mount.volume_options.as_ref().and_then(|options| options.no_copy).unwrap_or(false);
+        let (binding, propagation) = (mount.bind_options.clone().unwrap_or_default(), "propagation");
+        if let Some(mode) = binding.propagation.filter(|mode| !mode.to_string().is_empty()) {
+            let mode = mode.to_string();
+            if kind != MountType::BIND {
+                return Err(Error::bad(format!(
+                    "{propagation} {mode} of {target}: only a bind mount has one"
+                )));
+            }
+            options.push(mode);
+        }
+        if binding.non_recursive.unwrap_or(false) {
+            options.push("bind".to_owned());
+        }
+        let must_exist = !binding.create_mountpoint.unwrap_or(false);
+        wishes.push(Wish { source, target, kind, read_only, options, must_exist, no_copy });
     }
     for (target, options) in host.tmpfs.iter().flatten() {
         let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
         let (kind, target) = (MountType::TMPFS, target.clone());
-        wishes.push(Wish { source: None, target, kind, read_only: false, options, must_exist: false });
+        wishes.push(Wish {
+            source: None,
+            target,
+            kind,
+            read_only: false,
+            options,
+            must_exist: false,
+            no_copy: false,
+        });
     }
     // The image's volumes and `-v /path`: anonymous, unless something is mounted there already.
     for target in body.volumes.iter().flatten() {
@@ -75,6 +102,7 @@ pub fn wishes(body: &ContainerCreateBody) -> Result<Vec<Wish>, Error> {
                 read_only: false,
                 options: Vec::new(),
                 must_exist: false,
+                no_copy: false,
             });
         }
     }
@@ -100,13 +128,14 @@ fn bind(text: &str) -> Result<Wish, Error> {
         return Err(Error::bad(format!("invalid volume specification: '{text}': use SOURCE:TARGET[:ro]")));
     };
     let kind = if source.starts_with('/') { MountType::BIND } else { MountType::VOLUME };
-    let mut read_only = false;
+    let (mut read_only, mut no_copy) = (false, false);
     let mut kept = Vec::new();
     for option in options.unwrap_or_default().split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => read_only = true,
             // SELinux labels and copying are settled here; there is no SELinux policy for the lab.
-            "rw" | "z" | "Z" | "nocopy" => {}
+            "rw" | "z" | "Z" | "copy" => {}
+            "nocopy" => no_copy = true,
             "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
                 kept.push(option.to_owned());
             }
@@ -120,6 +149,7 @@ fn bind(text: &str) -> Result<Wish, Error> {
         read_only,
         options: kept,
         must_exist: false,
+        no_copy,
     })
 }
 
@@ -232,16 +262,20 @@ fn refuse(host: &HostConfig) -> Result<(), Error> {
     let set =
         |text: &Option<String>, fine: &[&str]| text.as_deref().is_some_and(|text| !fine.contains(&text));
     let refused = [
-        ("--pid", set(&host.pid_mode, &[""])),
-        ("--ipc", set(&host.ipc_mode, &["", "private", "shareable"])),
-        ("--uts", set(&host.uts_mode, &[""])),
-        ("--userns", set(&host.userns_mode, &[""])),
-        ("--init", host.init.unwrap_or(false)),
-        ("--device", host.devices.as_ref().is_some_and(|devices| !devices.is_empty())),
+        ("--userns", set(&host.userns_mode, &["", "host"])),
+        ("--cgroupns", set(&host.cgroupns_mode.map(|mode| mode.to_string()), &["", "private", "host"])),
         ("--gpus", host.device_requests.as_ref().is_some_and(|requests| !requests.is_empty())),
-        ("--volumes-from", host.volumes_from.as_ref().is_some_and(|from| !from.is_empty())),
-        ("--link", host.links.as_ref().is_some_and(|links| !links.is_empty())),
     ];
+    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
+        return Err(Error::bad(
+            "--link is docker's legacy way and not supported: put both containers into one network, where they find each other by name",
+        ));
+    }
+    if let Some(driver) = host.log_config.as_ref().and_then(|log| log.typ.as_deref())
+        && !matches!(driver, "" | "json-file" | "local" | "none")
+    {
+        return Err(Error::bad(format!("logger: no log driver named '{driver}' is registered")));
+    }
     match refused.into_iter().find(|&(_, asked)| asked) {
         Some((flag, _)) => Err(Error::bad(format!("{flag} with this value is not supported by the lab yet"))),
         None => Ok(()),
@@ -260,6 +294,10 @@ pub fn limits(host: &HostConfig) -> Limits {
         memory_swap: host.memory_swap.filter(|&bytes| bytes != 0),
         cpus: cpus.and_then(MilliCpus::new),
         pids: positive(host.pids_limit),
+        cpu_shares: positive(host.cpu_shares).map(|shares| shares as u64),
+        cpuset: some(host.cpuset_cpus.as_ref()),
+        memory_nodes: some(host.cpuset_mems.as_ref()),
+        memory_reservation: positive(host.memory_reservation).map(|bytes| bytes as u64),
     }
 }
 
@@ -281,6 +319,9 @@ pub(super) fn choices(
         new_privileges: true,
         oom_score: host.oom_score_adj.filter(|&score| score != 0).map(|score| score as i32),
         domain: some(body.domainname.as_ref()),
+        host_cgroups: host.cgroupns_mode == Some(HostConfigCgroupnsModeEnum::HOST),
+        devices: host.devices.iter().flatten().map(device).collect(),
+        device_rules: list(&host.device_cgroup_rules),
         ..Choices::default()
     };
     if host.network_mode.as_deref() == Some("host") {
@@ -298,11 +339,19 @@ pub(super) fn choices(
     for option in host.security_opt.iter().flatten() {
         match option.split_once(['=', ':']).unwrap_or((option, "true")) {
             ("no-new-privileges", "true") => choices.new_privileges = false,
-            ("no-new-privileges", "false") | ("label", "disable") | ("apparmor", "unconfined") => {}
+            ("no-new-privileges", "false")
+            | ("label", "disable")
+            | ("apparmor" | "apparmor-profile", "unconfined")
+            | ("seccomp", "builtin" | "default") => {}
+            ("apparmor" | "apparmor-profile", profile) => choices.apparmor = Some(profile.to_owned()),
             ("seccomp", "unconfined") => choices.seccomp_unconfined = true,
+            // The client has read the file.
+            ("seccomp", profile) => choices.seccomp = Some(profile.to_owned()),
+            ("systempaths", "unconfined") => choices.unmasked = true,
             _ => {
                 return Err(Error::bad(format!(
-                    "invalid --security-opt: {option:?}; there are no-new-privileges and seccomp=unconfined"
+                    "invalid --security-opt: {option:?}; there are no-new-privileges, seccomp=FILE or unconfined, \
+                     apparmor=PROFILE, systempaths=unconfined"
                 )));
             }
         }
@@ -310,11 +359,23 @@ pub(super) fn choices(
     Ok(choices)
 }
 
+fn device(mapping: &DeviceMapping) -> Device {
+    let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let source = text(&mapping.path_on_host).unwrap_or_default();
+    Device {
+        target: text(&mapping.path_in_container).unwrap_or_else(|| source.clone()).into(),
+        source: source.into(),
+        rights: text(&mapping.cgroup_permissions).unwrap_or_else(|| "rwm".to_owned()),
+    }
+}
+
 /// A mount whose source is found.
 pub(super) fn extra(wish: &Wish, source: Option<PathBuf>) -> Extra {
     let mut options = wish.options.clone();
     if source.is_some() {
-        options.insert(0, "rbind".to_owned());
+        if !options.iter().any(|option| option == "bind") {
+            options.insert(0, "rbind".to_owned());
+        }
         if !options
             .iter()
             .any(|option| matches!(&option[..], "shared" | "rshared" | "slave" | "rslave" | "private"))
@@ -387,8 +448,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused_by_its_flag() {
-        let host = HostConfig { pid_mode: Some("host".into()), ..HostConfig::default() };
+        let host = HostConfig { userns_mode: Some("keep".into()), ..HostConfig::default() };
         let body = ContainerCreateBody { host_config: Some(host), ..ContainerCreateBody::default() };
-        assert!(request("x", &body, Vec::new()).unwrap_err().to_string().contains("--pid"));
+        assert!(request("x", &body, Vec::new()).unwrap_err().to_string().contains("--userns"));
     }
 }

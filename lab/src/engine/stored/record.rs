@@ -1,7 +1,10 @@
 //! What is kept about a container, and how it is found.
 
+use std::borrow::Cow;
+
 use bollard_stubs::models::{ContainerCreateBody, HostConfig, PortMap};
 use rusqlite::{OptionalExtension as _, Row, params};
+use serde::{Deserialize, Serialize};
 
 use super::{Db, Engine};
 use crate::engine::{Error, Runtime, id};
@@ -79,9 +82,49 @@ pub struct Record {
     pub stopped: bool,
     /// The ports that are published, while it runs.
     pub ports: PortMap,
+    /// How it is, where that is checked.
+    pub health: Option<Health>,
 }
 
-const COLUMNS: &str = "id, name, created, image, image_id, body, status, pid, exit_code, error, started, finished, restarts, stopped, ports";
+/// What its health checks say of a container; serialised as docker tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Health {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub status: Cow<'static, str>,
+    /// How many checks in a row failed.
+    pub failing_streak: i64,
+    /// The last results, the oldest first.
+    pub log: Vec<Probe>,
+}
+
+/// The result of one health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Probe {
+    /// When it began (RFC 3339).
+    pub start: String,
+    /// When it ended.
+    pub end: String,
+    /// How; -1 where it took too long.
+    pub exit_code: i64,
+    /// The beginning of what it printed.
+    pub output: String,
+}
+
+impl Health {
+    pub(crate) const STARTING: Cow<'static, str> = Cow::Borrowed("starting");
+    pub(crate) const HEALTHY: Cow<'static, str> = Cow::Borrowed("healthy");
+    pub(crate) const UNHEALTHY: Cow<'static, str> = Cow::Borrowed("unhealthy");
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { status: Self::STARTING, failing_streak: 0, log: Vec::new() }
+    }
+}
+
+const COLUMNS: &str = "id, name, created, image, image_id, body, status, pid, exit_code, error, started, finished, restarts, stopped, ports, health";
 
 impl Record {
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -105,6 +148,7 @@ impl Record {
             restarts: row.get(12)?,
             stopped: row.get(13)?,
             ports: serde_json::from_str(&row.get::<_, String>(14)?).unwrap_or_default(),
+            health: serde_json::from_str(&row.get::<_, String>(15)?).ok(),
         })
     }
 
@@ -129,6 +173,12 @@ impl Record {
     /// Whether it has a terminal.
     pub fn has_terminal(&self) -> bool {
         self.body.tty.unwrap_or(false)
+    }
+
+    /// Whether its output is kept.
+    pub fn has_log(&self) -> bool {
+        let config = self.body.host_config.as_ref().and_then(|host| host.log_config.as_ref());
+        config.and_then(|config| config.typ.as_deref()) != Some("none")
     }
 
     /// Whether it is removed when it has ended.
@@ -185,7 +235,7 @@ impl Engine {
         self.db.with(|db| {
             let sql =
                 "UPDATE containers SET status = 'running', pid = ?2, error = '', exit_code = 0, started = ?3,
-                       ports = ?4, stopped = 0 WHERE id = ?1";
+                       ports = ?4, stopped = 0, health = '' WHERE id = ?1";
             db.execute(sql, params![id, pid, now(), ports]).map(drop)
         })
     }
@@ -209,6 +259,12 @@ impl Engine {
                        pid = 0, exit_code = ?2, error = ?3 WHERE id = ?1";
             db.execute(sql, params![id, code, error]).map(drop)
         })
+    }
+
+    pub(crate) fn note_health(&self, id: &str, health: &Health) -> Result<(), Error> {
+        let text = serde_json::to_string(health)?;
+        self.db
+            .with(|db| db.execute("UPDATE containers SET health = ?2 WHERE id = ?1", [id, &text]).map(drop))
     }
 
     pub(crate) fn note_status(&self, id: &str, status: Status) -> Result<(), Error> {

@@ -75,7 +75,7 @@ impl Engine {
             .min_by_key(|(_, rest)| rest.components().count());
         let Some((source, rest)) = deepest else { return Ok((root, path.to_owned())) };
         let end = if path.ends_with('/') { "/" } else { "" };
-        Ok((Root { directory: host_directory(&source)?, _image: None }, format!("/{}{end}", rest.display())))
+        Ok((Root::of(&source)?, format!("/{}{end}", rest.display())))
     }
 
     fn mount_detached(&self, record: &Record, layers: &[PathBuf]) -> std::io::Result<OwnedFd> {
@@ -124,7 +124,12 @@ impl Root {
 
     /// The host's own root.
     pub(super) fn host() -> Result<Self, Error> {
-        Ok(Self { directory: host_directory(Path::new("/"))?, _image: None })
+        Self::of(Path::new("/"))
+    }
+
+    /// A directory of the host as a root.
+    pub(super) fn of(path: &Path) -> Result<Self, Error> {
+        Ok(Self { directory: host_directory(path)?, _image: None })
     }
 
     /// Opens the directory in which a path's last part lies, and tells that part. A path that ends in `/` or `/.` means

@@ -53,7 +53,7 @@ fn absolute(path: &Path) -> Result<String, Error> {
     Ok(text)
 }
 
-fn transfer(from: &Root, source: &str, to: &Root, target: &str) -> Result<(), Error> {
+pub(super) fn transfer(from: &Root, source: &str, to: &Root, target: &str) -> Result<(), Error> {
     let found = from.find(source)?;
     let stat = statat(&found.parent, found.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|_| missing(source))?;

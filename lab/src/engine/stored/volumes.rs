@@ -68,7 +68,16 @@ pub fn choices_of_run(body: &ContainerCreateBody) -> Result<Choices, Error> {
         engine.settle_volumes(&mut wishes)?;
         mounts = engine.mounts(&wishes)?;
     }
-    plan::choices(&body.host_config.clone().unwrap_or_default(), body, mounts)
+    let host = body.host_config.clone().unwrap_or_default();
+    let mut choices = plan::choices(&host, body, mounts)?;
+    if [host.pid_mode, host.ipc_mode, host.uts_mode].iter().any(Option::is_some) || host.init == Some(true) {
+        let mut body = body.clone();
+        // Nobody can join what is not stored.
+        let host = body.host_config.get_or_insert_default();
+        host.ipc_mode = host.ipc_mode.take().filter(|mode| mode != "shareable");
+        Engine::open()?.share(&body, Some(""), &mut choices)?;
+    }
+    Ok(choices)
 }
 
 impl Engine {

@@ -23,18 +23,31 @@ pub fn env(args: Args) -> u8 {
     if command.is_empty() {
         return old().chain(added()).fold(0, |code, entry| code | say(&[entry.to_bytes(), b"\n"]));
     }
-    let lists = (Array::new(command.len() + 1), Array::new(args.environment().len() + additions + 1));
-    let (Ok(mut argv), Ok(mut envp)) = lists else { return failed("env", b"mmap", Errno::NOMEM) };
+    become_command("env", command, || old().chain(added()))
+}
+
+/// Becomes a command with this process's environment. Comes back only with the exit code of its failure.
+pub fn execute(own: &str, command: Args) -> u8 {
+    become_command(own, command, || command.environment().iter().filter_map(|entry| entry.get()))
+}
+
+fn become_command<'a, E: Iterator<Item = &'a CStr>>(
+    own: &str,
+    command: Args,
+    environment: impl Fn() -> E,
+) -> u8 {
+    let lists = (Array::new(command.len() + 1), Array::new(environment().count() + 1));
+    let (Ok(mut argv), Ok(mut envp)) = lists else { return failed(own, b"mmap", Errno::NOMEM) };
     for (slot, text) in argv.iter_mut().zip(command.iter()) {
         *slot = Pointer::new(text);
     }
-    for (slot, text) in envp.iter_mut().zip(old().chain(added())) {
+    for (slot, text) in envp.iter_mut().zip(environment()) {
         *slot = Pointer::new(text);
     }
     let name = command.get(0).unwrap_or(c"");
-    let search = old().chain(added()).find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
+    let search = environment().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
     let errno = path::search(name, search, |program| process::execve(program, &argv, &envp));
-    failed("env", name.to_bytes(), errno);
+    failed(own, name.to_bytes(), errno);
     if errno == Errno::NOENT { 127 } else { 126 }
 }
 

@@ -3,11 +3,13 @@
 mod content;
 mod folders;
 mod identity;
+mod init;
 mod processes;
 
 pub use content::{cat, head, wc};
 pub use folders::{ls, mkdir, rm, touch};
 pub use identity::{env, hostname, id, pwd, stty, tty, uname};
+pub use init::init;
 pub use processes::{kill, mount, ps, sleep};
 
 use freestanding::{Args, Fd};
