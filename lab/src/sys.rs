@@ -1,7 +1,7 @@
 //! The one unsafe part of this crate: what `std` lacks for child processes.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -58,4 +58,39 @@ pub(crate) fn has_unread(socket: impl std::os::fd::AsFd) -> io::Result<bool> {
     // SAFETY: the request writes one int (unix_ioctl in the kernel's net/unix/af_unix.c), which is what the getter gives it.
     let unread: i32 = unsafe { rustix::ioctl::ioctl(socket, rustix::ioctl::Getter::<OUTQ, i32>::new())? };
     Ok(unread > 0)
+}
+
+/// The sockets that systemd opened for this process (sd_listen_fds(3)): they begin at descriptor 3.
+pub(crate) fn activated_sockets() -> Vec<OwnedFd> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
+    let count = match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (Some(pid), Some(count)) if u32::try_from(pid) == Ok(std::process::id()) => count.clamp(0, 64),
+        _ => 0,
+    };
+    (3..3 + count)
+        .filter_map(|descriptor| {
+            // SAFETY: fcntl(2) takes any number; one that is not open is an error, and nothing is borrowed after the call.
+            let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+            fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+            // SAFETY: it is open, and by the protocol it is this process's to keep; each is taken once, at the start.
+            Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
+        })
+        .collect()
+}
+
+/// Tells systemd, if it started this process, that it is ready (sd_notify(3)).
+pub(crate) fn notify_ready() {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET").and_then(|path| path.into_string().ok()) else {
+        return;
+    };
+    let address = match path.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    // Where nobody listens, nobody waits.
+    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
+        let _ = socket.send_to_addr(b"READY=1", &address);
+    }
 }

@@ -1,7 +1,6 @@
 //! `docker build`, as the client without buildx asks for it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -60,11 +59,14 @@ pub(super) fn build(daemon: &Daemon, query: &Query, request: Request<Incoming>) 
                     let _ = sender.blocking_send(line(&json!({"stream": format!("{}\n", image.id())})));
                     return;
                 }
-                let mut text = format!("Successfully built {}\n", &image.id().hex()[..12]);
+                // Each a line of its own: clients look for the id at a line's end.
+                let mut lines = vec![format!("Successfully built {}\n", &image.id().hex()[..12])];
                 for name in &build.names {
-                    let _ = writeln!(text, "Successfully tagged {}", name.familiar());
+                    lines.push(format!("Successfully tagged {}\n", name.familiar()));
                 }
-                let _ = sender.blocking_send(line(&json!({"stream": text})));
+                for text in lines {
+                    let _ = sender.blocking_send(line(&json!({"stream": text})));
+                }
             }
             Err(error) => {
                 let message = error.to_string();

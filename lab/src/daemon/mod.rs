@@ -9,7 +9,7 @@
 //! The daemon holds nothing: what is stored is the engine's, what runs is a monitor's. It may be killed and started again
 //! at any moment; a client that was attached has to attach again, and that is all.
 //!
-//! Reading order: `route.rs`, which request goes where; `reply.rs`, answers and errors; `query.rs`, what a request says;
+//! Reading order: `listen.rs` and `stream.rs`, where clients come from; `route.rs`, which request goes where; `reply.rs`, answers and errors; `query.rs`, what a request says;
 //! then one file for each part of the API: `system`, `containers`, `life`, `streams`, `exec`, `files`,
 //! `images`, `registry`, `build`, `networks`, `volumes`.
 
@@ -20,29 +20,33 @@ mod exec;
 mod files;
 mod images;
 mod life;
+mod listen;
 mod networks;
 mod query;
 mod registry;
 mod reply;
 mod route;
+mod stream;
 mod streams;
 mod system;
 mod volumes;
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_rustls::TlsAcceptor;
 
 use crate::engine;
 use crate::engine::stored::Engine;
+use listen::Listener;
+pub use listen::{Host, Tls};
+use stream::Stream;
 
 /// The newest version of the API that is spoken, and the oldest.
 pub(crate) const API: (&str, &str) = ("1.50", "1.24");
@@ -67,6 +71,31 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// An address cannot be listened on.
+    #[error("listen on {address}: {source}")]
+    Address {
+        /// The address.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file of TLS cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// TCP for everybody.
+    #[error(
+        "whoever reaches a TCP port of the daemon is root on this machine: use --tlsverify with --tlscacert, --tlscert and \
+         --tlskey, or say --insecure-tcp"
+    )]
+    Plain,
+    /// `fd://` without systemd.
+    #[error("no socket was handed over: fd:// is for a daemon that systemd starts by a socket unit")]
+    NotActivated,
     /// The event loop cannot be made.
     #[error("start the event loop: {0}")]
     Runtime(#[source] io::Error),
@@ -76,7 +105,11 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where to listen.
-    pub socket: PathBuf,
+    pub hosts: Vec<Host>,
+    /// How clients over TCP prove who they are.
+    pub tls: Option<Tls>,
+    /// Whether TCP without TLS is what the user wants.
+    pub insecure: bool,
     /// Which group may connect.
     pub group: Option<u32>,
     /// Whether each request is told on standard error.
@@ -90,70 +123,68 @@ pub(crate) struct Daemon {
     trace: bool,
 }
 
+/// How long a client may take to shake hands.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
 /// Serves until SIGTERM or SIGINT. `listening` is told where, once clients can connect.
 ///
 /// # Errors
-/// Where the socket cannot be listened on, or the engine not opened.
-pub fn serve(options: &Options, listening: impl FnOnce(&Path)) -> Result<(), Error> {
+/// Where a socket cannot be listened on, or the engine not opened.
+pub fn serve(options: &Options, listening: impl FnOnce(&[String])) -> Result<(), Error> {
     let engine = Engine::open()?;
-    engine.revive()?;
     let daemon = Daemon { engine: Arc::new(engine), trace: options.trace };
     // One thread takes requests; the engine's work, which may block, is done by others.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
     let result = runtime.block_on(async {
-        let socket = listen(options)?;
+        let mut listeners = Vec::new();
+        for host in &options.hosts {
+            listeners.extend(Listener::open(host, options.group, options.tls.as_ref(), options.insecure)?);
+        }
         let (mut term, mut int) = (
             signal(SignalKind::terminate()).map_err(Error::Runtime)?,
             signal(SignalKind::interrupt()).map_err(Error::Runtime)?,
         );
-        listening(&options.socket);
-        loop {
-            tokio::select! {
-                _ = term.recv() => break,
-                _ = int.recv() => break,
-                accepted = socket.accept() => match accepted {
-                    Ok((stream, _)) => drop(tokio::spawn(converse(daemon.clone(), stream))),
-                    // Out of descriptors, most likely: those who are connected will leave some.
-                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-                },
-            }
+        daemon.engine.revive()?;
+        listening(&listeners.iter().map(Listener::name).collect::<Vec<_>>());
+        crate::sys::notify_ready();
+        let listeners: Vec<Arc<Listener>> = listeners.into_iter().map(Arc::new).collect();
+        for listener in &listeners {
+            tokio::spawn(accept(daemon.clone(), Arc::clone(listener)));
+        }
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
         }
         Ok(())
     });
-    let _ = fs::remove_file(&options.socket);
     // Handlers that wait for a container do not hold the process.
     runtime.shutdown_background();
     result
 }
 
-fn listen(options: &Options) -> Result<UnixListener, Error> {
-    let path = &options.socket;
-    let failed = |source| Error::Socket { path: path.clone(), source };
-    if let Some(parent) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o711).create(parent).map_err(failed)?;
-    }
-    if path.exists() {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(Error::InUse { path: path.clone() });
+async fn accept(daemon: Daemon, listener: Arc<Listener>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, acceptor)) => drop(tokio::spawn(converse(daemon.clone(), stream, acceptor))),
+            // Out of descriptors, most likely: those who are connected will leave some.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
-        // Left by a daemon that was killed.
-        fs::remove_file(path).map_err(failed)?;
     }
-    // Nobody else between the socket's making and its mode.
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let socket = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let socket = socket.map_err(failed)?;
-    if let Some(group) = options.group {
-        std::os::unix::fs::chown(path, None, Some(group)).map_err(failed)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    }
-    Ok(socket)
 }
 
 /// One client's connection: any number of requests.
-async fn converse(daemon: Daemon, stream: UnixStream) {
+async fn converse(daemon: Daemon, stream: Stream, acceptor: Option<TlsAcceptor>) {
+    let stream = match (stream, acceptor) {
+        (Stream::Tcp(stream), Some(acceptor)) => {
+            match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
+                // Somebody without a certificate, or who says nothing.
+                _ => return,
+            }
+        }
+        (stream, _) => stream,
+    };
     let service = service_fn(move |request| route::answer(daemon.clone(), request));
     // What goes wrong here is the client's hanging up.
     let _ = hyper::server::conn::http1::Builder::new()

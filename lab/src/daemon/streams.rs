@@ -1,5 +1,6 @@
 //! Streams: attach, logs, and the joining of a client's raw connection with a monitor's.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::Daemon;
 use super::events::moment;
 use super::query::Query;
 use super::reply::{Handled, Refusal, empty, streamed};
+use super::stream::Stream;
 use crate::engine::monitor::Channel;
 use crate::engine::monitor::protocol::Attach;
 use crate::engine::stored::{Line, LogOptions};
@@ -149,13 +151,14 @@ pub(super) fn hijack(
 
 /// Copies both ways until the monitor hangs up. The client's end of input is passed on as such.
 async fn join(client: Upgraded, past: &[u8], monitor: Option<UnixStream>) {
-    let (client, unread) = match client.downcast::<TokioIo<UnixStream>>() {
+    let (client, unread) = match client.downcast::<TokioIo<Stream>>() {
         Ok(parts) => (parts.io.into_inner(), parts.read_buf),
         Err(_) => return,
     };
-    let (mut from_client, mut to_client) = client.into_split();
+    let socket = client.unix();
+    let (mut from_client, mut to_client) = tokio::io::split(client);
     if !past.is_empty() {
-        head_read(to_client.as_ref()).await;
+        head_read(socket.as_ref()).await;
         if to_client.write_all(past).await.is_err() {
             return;
         }
@@ -174,7 +177,8 @@ async fn join(client: Upgraded, past: &[u8], monitor: Option<UnixStream>) {
     });
     let mut first = vec![0; 16 * 1024];
     if let Ok(read @ 1..) = from_monitor.read(&mut first).await {
-        head_read(to_client.as_ref()).await;
+        head_read(socket.as_ref()).await;
+        drop(socket);
         if to_client.write_all(&first[..read]).await.is_ok() {
             drop(first);
             let _ = tokio::io::copy(&mut from_monitor, &mut to_client).await;
@@ -186,7 +190,9 @@ async fn join(client: Upgraded, past: &[u8], monitor: Option<UnixStream>) {
 
 /// Waits, not for long, until the client has read the answer's head. Some read it through a buffer and then take the bare
 /// connection: what came together with the head is lost to them (docker-py before 7.2 is one).
-async fn head_read(client: &UnixStream) {
+async fn head_read(client: Option<&OwnedFd>) {
+    // Over TCP nobody tells, and it takes its time anyway.
+    let Some(client) = client else { return };
     for _ in 0..20 {
         if !crate::sys::has_unread(client).unwrap_or(false) {
             return;

@@ -66,11 +66,11 @@ impl Engine {
         if record.runtime() == Runtime::Vm {
             return self.top_in_guest(&record);
         }
-        if options.is_some_and(|options| !options.is_empty() && options != "-ef") {
-            return Err(Error::bad("options of ps other than -ef are not supported"));
+        let pids = container::Container::load(&self.roots.containers(), &record.id)?.processes();
+        if let Some(options) = options.filter(|options| !options.is_empty() && *options != "-ef") {
+            return by_ps(options, &pids);
         }
         let titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"].map(str::to_owned).to_vec();
-        let pids = container::Container::load(&self.roots.containers(), &record.id)?.processes();
         Ok((titles, pids.into_iter().filter_map(describe).collect()))
     }
 }
@@ -94,22 +94,7 @@ impl Engine {
         })?;
         let frames = read_all(stream).context("hear", "ps in the guest")?;
         let text = String::from_utf8_lossy(&outputs(&frames)).into_owned();
-        let mut lines = text.lines();
-        let titles: Vec<String> =
-            lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-        // All that is left of a line is its last column, the command.
-        let row = |line: &str| {
-            let mut rest = line.trim_start();
-            let mut columns = Vec::with_capacity(titles.len());
-            for _ in 1..titles.len() {
-                let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-                columns.push(word.to_owned());
-                rest = after.trim_start();
-            }
-            columns.push(rest.trim_end().to_owned());
-            columns
-        };
-        Ok((titles.clone(), lines.map(row).collect()))
+        Ok(table(&text))
     }
 }
 
@@ -132,6 +117,44 @@ fn outputs(mut frames: &[u8]) -> Vec<u8> {
 
 /// The most that is read of what ps in a guest says: a guest may say anything.
 const MOST_PROCESSES: u64 = 1 << 20;
+
+/// What the host's ps(1) says with these options of the processes of a container.
+fn by_ps(options: &str, pids: &[i32]) -> Result<(Vec<String>, Vec<Vec<String>>), Error> {
+    let output =
+        std::process::Command::new("ps").args(options.split_whitespace()).output().map_err(|error| {
+            Error::bad(format!("options of ps other than -ef need ps on this machine: {error}"))
+        })?;
+    if !output.status.success() {
+        return Err(Error::bad(format!("ps {options}: {}", String::from_utf8_lossy(&output.stderr).trim())));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (titles, mut processes) = table(&text);
+    let column = titles.iter().position(|title| title == "PID");
+    let column =
+        column.ok_or_else(|| Error::bad(format!("Couldn't find PID field in ps output: ps {options}")))?;
+    processes.retain(|row| row[column].parse().is_ok_and(|pid| pids.contains(&pid)));
+    Ok((titles, processes))
+}
+
+/// The titles and the rows of what ps prints. All that is left of a line is its last column, blanks and all.
+fn table(text: &str) -> (Vec<String>, Vec<Vec<String>>) {
+    let mut lines = text.lines();
+    let titles: Vec<String> =
+        lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let row = |line: &str| {
+        let mut rest = line.trim_start();
+        let mut columns = Vec::with_capacity(titles.len());
+        for _ in 1..titles.len() {
+            let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            columns.push(word.to_owned());
+            rest = after.trim_start();
+        }
+        columns.push(rest.trim_end().to_owned());
+        columns
+    };
+    let rows = lines.map(row).collect();
+    (titles, rows)
+}
 
 /// A line of `ps -ef`; none for a process that is gone.
 fn describe(pid: i32) -> Option<Vec<String>> {
