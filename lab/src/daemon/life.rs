@@ -45,12 +45,19 @@ pub(super) async fn wait(daemon: &Daemon, id: &str, query: &Query) -> Handled {
             let record = engine.find(&id)?;
             engine.reconcile(&record)?;
             let record = engine.find(&id)?;
-            if record.status.is_live() || next {
-                let stream = engine.wait_for_next(&record)?;
+            let stream = if next {
+                Some(engine.wait_for_next(&record)?)
+            } else if record.status.is_live() {
+                engine.wait_for_this(&record)
+            } else {
+                None
+            };
+            if let Some(stream) = stream {
                 stream.set_nonblocking(true)?;
                 return Ok((Some(stream), record));
             }
-            Ok((None, record))
+            // It may have ended since it was looked at.
+            Ok((None, engine.find(&record.id).unwrap_or(record)))
         })
         .await?;
     let (stream, record) = waited;

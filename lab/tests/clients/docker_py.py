@@ -88,6 +88,26 @@ class Running(Case):
         self.assertEqual(codes, [4])
         self.assertEqual(api.wait(made, condition="not-running")["StatusCode"], 4)
 
+    def test_many_clients_at_once_lose_nothing(self):
+        wrong = []
+
+        def one(number):
+            mine = docker.from_env(timeout=60)
+            for turn in range(5):
+                container = mine.containers.run(IMAGE, ["sh", "-c", f"echo {number}-{turn}; exit {turn}"], detach=True)
+                told = (container.wait()["StatusCode"], container.logs())
+                if told != (turn, f"{number}-{turn}\n".encode()):
+                    wrong.append(told)
+                container.remove()
+
+        threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        self.assertEqual(wrong, [])
+        self.assertFalse(any(thread.is_alive() for thread in threads))
+
     def test_limits_and_update(self):
         container = self.start(mem_limit="64m", cpu_shares=512, nano_cpus=500_000_000, pids_limit=50)
         host = container.attrs["HostConfig"]

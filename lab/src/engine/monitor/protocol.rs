@@ -49,8 +49,11 @@ pub enum Ask {
     },
     /// Tell of the machine.
     Machine,
-    /// Answer when the workload has ended.
-    Wait,
+    /// Answer when the workload has ended; where it does not run, at the end of its next run or at once.
+    Wait {
+        /// Whether the next run is waited for.
+        next: bool,
+    },
     /// Start the process of this id, which is stored, and join its streams.
     Exec {
         /// Its id.

@@ -18,6 +18,9 @@ use crate::engine::{Error, bundle};
 /// The threads here do little: they need no more than this, of which the kernel gives what is touched.
 const STACK: usize = 256 * 1024;
 
+/// So often it is looked whether a client that waits is still there.
+const GONE: Duration = Duration::from_secs(5);
+
 /// How long the answer to a SIGKILL waits for its effect; docker's.
 const KILLED: Duration = Duration::from_secs(10);
 
@@ -58,7 +61,7 @@ fn serve(monitor: &Arc<Monitor>, stream: UnixStream, ask: Ask) {
     let result = match ask {
         Ask::Machine => return machine(monitor, &stream),
         Ask::Attach(attach) => return join(monitor, &stream, &attach),
-        Ask::Wait => return wait(monitor, &stream),
+        Ask::Wait { next } => return wait(monitor, &stream, next),
         Ask::Exec { id, attach } => return exec::exec(monitor, stream, &id, attach),
         Ask::Start => start(monitor),
         Ask::Kill { signal } => kill(monitor, signal),
@@ -131,14 +134,25 @@ fn join(monitor: &Arc<Monitor>, stream: &UnixStream, attach: &Attach) {
 }
 
 /// Answers at the end of the run that goes on, or of the next one.
-fn wait(monitor: &Monitor, stream: &UnixStream) {
+fn wait(monitor: &Monitor, stream: &UnixStream, next: bool) {
     let code = {
         let mut gate = monitor.gate();
+        let idle = !gate.running && gate.starters.is_empty() && gate.ended.0 == 0;
+        if idle && !next {
+            // Hanging up says that what is stored holds.
+            return;
+        }
         let before = gate.ended.0;
         gate.waiting += 1;
         // The end of a container that removes itself is told when it is removed, which is just before the monitor ends.
         while !gate.closed && (gate.ended.0 == before || removes(monitor)) {
-            gate = monitor.changed.wait(gate).unwrap_or_else(PoisonError::into_inner);
+            gate = monitor.changed.wait_timeout(gate, GONE).unwrap_or_else(PoisonError::into_inner).0;
+            // Who has left waits for nothing, and must not keep an idle monitor.
+            let mut hung_up = [rustix::event::PollFd::new(stream, rustix::event::PollFlags::HUP)];
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            if rustix::event::poll(&mut hung_up, Some(&now)).is_ok_and(|count| count > 0) {
+                break;
+            }
         }
         (gate.ended.0 > before).then_some(gate.ended.1)
     };

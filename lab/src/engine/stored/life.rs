@@ -127,7 +127,7 @@ impl Engine {
     /// Where the state cannot be read.
     pub fn wait(&self, record: &Record) -> Result<i64, Error> {
         if record.status.is_live() {
-            match self.ask(record, &Ask::Wait) {
+            match self.ask(record, &Ask::Wait { next: false }) {
                 Ok((_, Answer::Exited { code })) => return Ok(code),
                 Ok(_) | Err(Error::Conflict { .. }) => {}
                 Err(error) => return Err(error),
@@ -142,9 +142,17 @@ impl Engine {
     /// Where it has no monitor and none can be started.
     pub fn wait_for_next(&self, record: &Record) -> Result<UnixStream, Error> {
         let stream = self.connect_or_launch(record)?;
-        crate::engine::monitor::protocol::say(&stream, &Ask::Wait)
+        crate::engine::monitor::protocol::say(&stream, &Ask::Wait { next: true })
             .map_err(|error| Error::io("speak to the monitor of", record.short_id(), error))?;
         Ok(stream)
+    }
+
+    /// Waits for the end of the run that goes on; nothing where none does, or where it has just ended. To start a monitor for
+    /// it would be to wait for a run that nobody wants.
+    pub fn wait_for_this(&self, record: &Record) -> Option<UnixStream> {
+        let stream = super::connect(&self.roots, &record.id).ok()?;
+        crate::engine::monitor::protocol::say(&stream, &Ask::Wait { next: false }).ok()?;
+        Some(stream)
     }
 
     /// Changes limits and the restart policy.
