@@ -13,6 +13,8 @@
 //! It holds what would end with a daemon: the parenthood of the workload (only a parent learns the exit status), its
 //! streams, its terminal. So a daemon can be stopped, replaced or killed, and containers do not notice.
 //!
+//! Where its configuration says so, one more thread runs health checks beside the workload (`health.rs`).
+//!
 //! A monitor is started by whoever needs one first: `start`, or an `attach` or `wait` that comes before it. Idle ones end.
 
 mod exec;

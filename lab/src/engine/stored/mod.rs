@@ -13,8 +13,8 @@
 //! ([`super::monitor`]), one small process for each container that runs.
 //!
 //! Reading order: `db.rs` and `record.rs`, what is kept; `plan.rs`, from docker's configuration to what a wall is asked
-//! for; `create.rs`, `life.rs`, `link.rs`, a container's life; `inspect.rs`, `logs.rs`, `events.rs`, `files.rs`,
-//! `transfer.rs`, looking at it; `images.rs`, `prune.rs`, removing what is not needed.
+//! for; `share.rs`, what is the host's or another container's; `create.rs`, `life.rs`, `link.rs`, a container's life;
+//! `inspect.rs`, `logs.rs`, `events.rs`, `files.rs`, `transfer.rs`, `size.rs`, looking at it; `images.rs`, `prune.rs`, what goes.
 
 mod cache;
 mod commit;
