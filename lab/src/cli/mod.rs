@@ -9,6 +9,7 @@
     reason = "every command has the same signature, also those that need less"
 )]
 
+mod bench;
 mod build;
 mod claims;
 mod columns;
@@ -30,6 +31,7 @@ mod progress;
 mod prune;
 mod ps;
 mod registry;
+mod results;
 mod rig;
 mod run;
 mod runs_bar;
@@ -112,7 +114,11 @@ enum Command {
     Prune(prune::Args),
     Build(build::Args),
     Compare(compare::Args),
+    Bench(bench::Args),
     Claims(claims::Args),
+    Results(results::Args),
+    Replay(results::ReplayArgs),
+    Pool(results::PoolArgs),
     Demo(demo::Args),
     Doctor(doctor::Args),
     Images(images::Args),
@@ -178,7 +184,11 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Prune(args) => prune::run(args),
         Command::Build(args) => build::run(args),
         Command::Compare(args) => compare::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Claims(args) => claims::run(args),
+        Command::Results(args) => results::run(args),
+        Command::Replay(args) => results::replay(args),
+        Command::Pool(args) => results::pool(args),
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Images(args) => images::run(args),

@@ -43,7 +43,8 @@ impl Progress {
     }
 }
 
-fn left(left: Duration) -> String {
+/// The time left, in words.
+pub fn left(left: Duration) -> String {
     let seconds = left.as_secs_f64().ceil() as u64;
     if seconds < 60 {
         format!("{seconds} s left")

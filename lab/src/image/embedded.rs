@@ -22,6 +22,11 @@ pub const NAME: &str = "lab:latest";
 /// The program: every applet, by the name it is called.
 pub(crate) static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lab-workloads"));
 
+/// The program itself, to be run without any wall.
+pub fn program() -> &'static [u8] {
+    PROGRAM
+}
+
 /// The names, written by `build.rs` from `lab_workloads::APPLETS`, one a line.
 const APPLETS: &str = include_str!(concat!(env!("OUT_DIR"), "/applets"));
 

@@ -25,24 +25,32 @@ const GRACE: Duration = Duration::from_secs(10);
 const MARKS_LIMIT: usize = 64 << 10;
 /// Of what a run prints, the end is kept: on standard error it says there why it failed.
 const TAIL: usize = 4 << 10;
+/// Of standard output more: a workload may print its samples there.
+const PRINTED: usize = 256 << 10;
 
 /// How `lab run` is called: the program and what comes before and after `--marks FD`.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
-    /// The `lab` binary.
+pub struct Call {
+    /// The `lab` binary, or another program.
     pub program: PathBuf,
     /// `run`, its runtime and limits.
     pub before: Vec<OsString>,
+    /// Whether it is `lab run`, which writes its marks.
+    pub marks: bool,
     /// Image and command.
     pub after: Vec<OsString>,
 }
 
 /// What came of a run.
 #[derive(Debug)]
-pub(super) struct Finished {
+pub struct Finished {
+    /// Just before the process was spawned.
     pub spawned: Nanos,
+    /// When it had ended.
     pub ended: Nanos,
+    /// How it ended.
     pub status: ExitStatus,
+    /// Its marks, or why there are none.
     pub marks: Result<BTreeMap<String, Nanos>, String>,
     /// The end of what it printed.
     pub printed: Vec<u8>,
@@ -54,14 +62,16 @@ pub(super) struct Finished {
 
 /// Why a run was stopped before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stopped {
+pub enum Stopped {
+    /// The user did.
     Interrupted,
+    /// It took too long.
     TimedOut,
 }
 
 /// A spawned `lab run`.
 #[derive(Debug)]
-pub(super) struct Running {
+pub struct Running {
     child: Child,
     pidfd: OwnedFd,
     spawned: Nanos,
@@ -71,15 +81,20 @@ pub(super) struct Running {
 }
 
 impl Call {
-    /// Spawns it. Its input is empty unless `stdin` is given.
-    pub(super) fn spawn(&self, stdin: Stdio) -> io::Result<Running> {
+    /// Spawns it.
+    ///
+    /// # Errors
+    /// Where the program cannot be started.
+    pub fn spawn(&self, stdin: Stdio) -> io::Result<Running> {
         let (marks, marks_end) = pipe_with(PipeFlags::CLOEXEC)?;
-        // Inherited by this one child: this thread spawns no other before it closes its own copy.
-        fcntl_setfd(&marks_end, FdFlags::empty())?;
         let mut command = Command::new(&self.program);
+        command.args(&self.before);
+        if self.marks {
+            // Inherited by this one child: this thread spawns no other before it closes its own copy.
+            fcntl_setfd(&marks_end, FdFlags::empty())?;
+            command.args([OsStr::new("--marks"), OsStr::new(&marks_end.as_raw_fd().to_string())]);
+        }
         command
-            .args(&self.before)
-            .args([OsStr::new("--marks"), OsStr::new(&marks_end.as_raw_fd().to_string())])
             .args(&self.after)
             .stdin(stdin)
             .stdout(Stdio::piped())
@@ -96,14 +111,23 @@ impl Call {
             pidfd,
             spawned,
             marks: Drain::of(Some(marks), MARKS_LIMIT)?,
-            stdout: Drain::of(stdout, TAIL)?,
+            stdout: Drain::of(stdout, PRINTED)?,
             stderr: Drain::of(stderr, TAIL)?,
             child,
         })
     }
 }
 
+impl Finished {
+    /// The last line on standard error, without the lab's name; empty where there is none.
+    pub fn last_words(&self) -> &str {
+        let said = self.said.lines().last().unwrap_or_default();
+        said.strip_prefix("lab: error: ").unwrap_or(said)
+    }
+}
+
 impl Running {
+    /// Its number.
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }
@@ -113,7 +137,15 @@ impl Running {
         self.child.stdin.take()
     }
 
+    /// Just before it was spawned.
+    pub fn spawned(&self) -> Nanos {
+        self.spawned
+    }
+
     /// Waits for its end. It is asked to end once `interrupted` is set or the time is up, and killed where it does not.
+    ///
+    /// # Errors
+    /// What the kernel says to waiting and reading.
     pub fn finish(mut self, limit: Duration, interrupted: &AtomicBool) -> io::Result<Finished> {
         let mut stopped = None;
         let mut deadline = Instant::now() + limit;
@@ -148,6 +180,9 @@ impl Running {
     }
 
     /// Waits until standard output holds this text. False where the run ends, or is interrupted, or the time is up.
+    ///
+    /// # Errors
+    /// What the kernel says to waiting and reading.
     pub fn says(&mut self, text: &[u8], limit: Duration, interrupted: &AtomicBool) -> io::Result<bool> {
         let deadline = Instant::now() + limit;
         loop {
@@ -251,6 +286,7 @@ pub(super) mod tests {
         Call {
             program: "/bin/sh".into(),
             before: ["-c", text, "lab"].map(Into::into).into(),
+            marks: true,
             after: Vec::new(),
         }
     }

@@ -62,13 +62,14 @@ pub fn look(wall: &WallCall, interrupted: &AtomicBool) -> Result<View, String> {
     let call = Call {
         program: wall.program.clone(),
         before: wall.options.clone(),
+        marks: true,
         after: std::iter::once(wall.image.clone()).chain(after).collect(),
     };
     let finished =
         call.spawn(Stdio::null()).and_then(|run| run.finish(RUN_LIMIT, interrupted)).map_err(told)?;
-    parse(&finished.printed, &own).ok_or_else(|| match finished.said.lines().last() {
-        Some(said) => said.strip_prefix("lab: error: ").unwrap_or(said).to_owned(),
-        None => "the look around did not print what it should".to_owned(),
+    parse(&finished.printed, &own).ok_or_else(|| match finished.last_words() {
+        "" => "the look around did not print what it should".to_owned(),
+        said => said.to_owned(),
     })
 }
 

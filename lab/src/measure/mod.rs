@@ -20,15 +20,20 @@
 //! - **Nothing discarded.** Every sample is in the [`record`], the failed ones too, and each figure is computed from them.
 //! - **Never without its origin.** A VM's record holds by what it was run, or cannot be read at all ([`store`]).
 //!
-//! Reading order: [`plan`], `child`, [`session`], [`record`], [`phases`], [`stats`], [`summary`], [`warnings`], [`memory`],
-//! [`environment`], [`inside`], [`store`].
+//! Reading order: [`plan`], [`child`], [`session`], [`record`], [`phases`], [`stats`], [`summary`], [`warnings`], [`memory`],
+//! [`environment`], [`inside`], [`store`]. Then [`mod@bench`], which runs the [`experiments`], among them some of other
+//! programs ([`peers`]), and [`effect`], which tells whether two series differ.
 
-mod child;
+pub mod bench;
+pub mod child;
+pub mod effect;
 pub mod environment;
+pub mod experiments;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod inside;
 pub mod memory;
+pub mod peers;
 pub mod phases;
 pub mod plan;
 pub mod record;

@@ -67,13 +67,14 @@ impl WallCall {
     /// The timed run.
     fn timed(&self) -> Call {
         let after = std::iter::once(&self.image).chain(&self.command).cloned().collect();
-        Call { program: self.program.clone(), before: self.options.clone(), after }
+        Call { program: self.program.clone(), before: self.options.clone(), marks: true, after }
     }
 
     /// The idle run: `cat`, which echoes a line and ends when its input is closed.
     fn idle(&self) -> Call {
         let before = self.options.iter().cloned().chain(["--interactive".into()]).collect();
-        Call { program: self.program.clone(), before, after: vec![self.image.clone(), "cat".into()] }
+        let after = vec![self.image.clone(), "cat".into()];
+        Call { program: self.program.clone(), before, marks: true, after }
     }
 }
 
@@ -285,8 +286,7 @@ fn outcome(finished: &Finished) -> Outcome {
         Some(Stopped::TimedOut) => return failed(format!("did not end within {} s", RUN_LIMIT.as_secs())),
         None => {}
     }
-    let said = finished.said.lines().last().unwrap_or_default();
-    let said = said.strip_prefix("lab: error: ").unwrap_or(said);
+    let said = finished.last_words();
     let marks = match &finished.marks {
         Ok(marks) => marks,
         Err(_) if !said.is_empty() => return failed(said.into()),
@@ -308,11 +308,16 @@ fn outcome(finished: &Finished) -> Outcome {
 
 /// Measures the memory of a wall's idle sandboxes; none where the user stopped it.
 fn memory(call: &WallCall, interrupted: &AtomicBool) -> Option<Memory> {
+    memory_of(&call.idle(), call.idle, interrupted)
+}
+
+/// The memory of so many idle sandboxes of this kind; each runs `cat`.
+pub(super) fn memory_of(call: &Call, count: usize, interrupted: &AtomicBool) -> Option<Memory> {
     let before = Available::read()?;
     let mut sandboxes: Vec<(Running, std::process::ChildStdin)> = Vec::new();
     let mut failures = Vec::new();
-    for _ in 0..call.idle {
-        match idle(&call.idle(), interrupted) {
+    for _ in 0..count {
+        match idle(call, interrupted) {
             Ok(sandbox) => sandboxes.push(sandbox),
             Err(message) => {
                 failures.push(message);
@@ -346,7 +351,10 @@ fn memory(call: &WallCall, interrupted: &AtomicBool) -> Option<Memory> {
 }
 
 /// Starts one idle sandbox and waits until its workload runs.
-fn idle(call: &Call, interrupted: &AtomicBool) -> Result<(Running, std::process::ChildStdin), String> {
+pub(super) fn idle(
+    call: &Call,
+    interrupted: &AtomicBool,
+) -> Result<(Running, std::process::ChildStdin), String> {
     const LINE: &[u8] = b"ready\n";
     let told = |error: std::io::Error| error.to_string();
     let mut running = call.spawn(Stdio::piped()).map_err(told)?;
@@ -358,9 +366,9 @@ fn idle(call: &Call, interrupted: &AtomicBool) -> Result<(Running, std::process:
     }
     drop(stdin);
     let finished = running.finish(Duration::from_secs(5), interrupted).map_err(told)?;
-    Err(match finished.said.lines().last() {
-        Some(said) => said.strip_prefix("lab: error: ").unwrap_or(said).to_owned(),
-        None => "the idle workload `cat` did not answer".to_owned(),
+    Err(match finished.last_words() {
+        "" => "the idle workload `cat` did not answer".to_owned(),
+        said => said.to_owned(),
     })
 }
 

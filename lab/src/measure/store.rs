@@ -109,6 +109,11 @@ fn parse(text: &str) -> Result<Record, String> {
     }
     let value: serde_json::Value =
         serde_json::from_str(text).map_err(|error| format!("it is not JSON, or was cut off: {error}"))?;
+    of_value(value)
+}
+
+/// A result from its JSON.
+pub(super) fn of_value(value: serde_json::Value) -> Result<Record, String> {
     // Schema and version first: a file of another version is told apart from a broken one.
     if value["schema"] != SCHEMA {
         return Err(format!("it has no \"schema\": \"{SCHEMA}\""));

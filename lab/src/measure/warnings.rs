@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::environment::Environment;
 use super::plan::Wall;
 use super::record::{Backing, Ended, Obtained, Record, WallRecord};
 use super::stats::{LEAST_FOR_INTERVAL, Stats, outliers};
@@ -37,7 +38,7 @@ pub fn of(record: &Record) -> Vec<Warning> {
         runs(record, wall, &mut warn);
     }
     exit_codes(record, &mut warn);
-    machine(record, &mut warn);
+    found.extend(of_machine(&record.environment));
     found
 }
 
@@ -54,26 +55,34 @@ fn obtained(wall: &WallRecord, warn: &mut impl FnMut(&str, String)) {
         warn("wall-unavailable", format!("No figures for the {}: {reason}.", name(wall)));
         return;
     }
-    match wall.obtained {
-        Obtained::Kvm { backing: Backing::Software } => warn(
+    for warning in of_ways(&[wall.obtained]) {
+        warn(&warning.code, warning.text);
+    }
+}
+
+/// What a reader must know of figures obtained in these ways.
+pub fn of_ways(ways: &[Obtained]) -> Vec<Warning> {
+    let known = [
+        (
+            Obtained::Kvm { backing: Backing::Software },
             "not-hardware-backed",
             "/dev/kvm has no VT-x or AMD-V behind it here: the guest's kernel is emulated instruction by instruction, \
-             some thousand times slower than on hardware. Read the VM's times as an upper bound, never as what a VM costs."
-                .into(),
+             some thousand times slower than on hardware. Read the VM's times as an upper bound, never as what a VM costs.",
         ),
-        Obtained::Kvm { backing: Backing::Nested } => warn(
+        (
+            Obtained::Kvm { backing: Backing::Nested },
             "nested",
-            "KVM runs inside a virtual machine here: each exit of the guest takes a detour over the outer hypervisor."
-                .into(),
+            "KVM runs inside a virtual machine here: each exit of the guest takes a detour over the outer hypervisor.",
         ),
-        Obtained::Tcg => warn(
+        (
+            Obtained::Tcg,
             "tcg",
             "The VM ran under QEMU's software emulation (TCG), without /dev/kvm: its times say nothing about a VM on \
-             hardware."
-                .into(),
+             hardware.",
         ),
-        _ => {}
-    }
+    ];
+    let found = known.iter().filter(|(way, ..)| ways.contains(way));
+    found.map(|&(_, code, text)| Warning { code: code.into(), text: text.into() }).collect()
 }
 
 fn runs(record: &Record, wall: &WallRecord, warn: &mut impl FnMut(&str, String)) {
@@ -135,7 +144,7 @@ fn runs(record: &Record, wall: &WallRecord, warn: &mut impl FnMut(&str, String))
 }
 
 /// The medians of the two halves, where their 95 % intervals do not meet.
-fn drift(totals: &[f64]) -> Option<(f64, f64)> {
+pub(super) fn drift(totals: &[f64]) -> Option<(f64, f64)> {
     let (first, second) = totals.split_at(totals.len() / 2);
     let (first, second) = (Stats::of(first, 0)?, Stats::of(second, 0)?);
     let (a, b) = (first.interval?, second.interval?);
@@ -153,8 +162,10 @@ fn exit_codes(record: &Record, warn: &mut impl FnMut(&str, String)) {
     }
 }
 
-fn machine(record: &Record, warn: &mut impl FnMut(&str, String)) {
-    let environment = &record.environment;
+/// What a reader must know of the machine.
+pub fn of_machine(environment: &Environment) -> Vec<Warning> {
+    let mut found = Vec::new();
+    let mut warn = |code: &str, text: String| found.push(Warning { code: code.into(), text });
     if environment.build == "debug" {
         warn("debug-build", "The lab itself is a debug build: build it with --release to measure.".into());
     }
@@ -162,7 +173,7 @@ fn machine(record: &Record, warn: &mut impl FnMut(&str, String)) {
         warn(
             "load",
             format!(
-                "The machine was busy when the comparison began (load {load:.1} on {} CPUs): stop what else runs, and \
+                "The machine was busy when it began (load {load:.1} on {} CPUs): stop what else runs, and \
                  measure again.",
                 environment.cores
             ),
@@ -185,6 +196,7 @@ fn machine(record: &Record, warn: &mut impl FnMut(&str, String)) {
             "The host is itself a virtual machine: neighbours can disturb the figures.".into(),
         );
     }
+    found
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! How figures are written: three significant digits, a unit that fits, intervals in the unit of their median.
 
+use crate::measure::bench::record;
 use crate::measure::stats::{Interval, Ratio, Stats};
 
 /// A unit of time: how many of it make a millisecond, and its name.
@@ -54,6 +55,38 @@ pub fn bytes(bytes: i64) -> String {
         (value, unit) = (value / 1024.0, larger);
     }
     if unit == "B" { format!("{bytes} B") } else { format!("{} {unit}", digits(value)) }
+}
+
+/// A value in its unit, as it is best read.
+pub fn quantity(value: f64, unit: record::Unit) -> String {
+    match unit {
+        record::Unit::Milliseconds => time(value),
+        // Less than a microsecond has no finer unit in `time`.
+        record::Unit::Nanoseconds if value.abs() < 1000.0 => format!("{} ns", digits(value)),
+        record::Unit::Nanoseconds => time(value / 1e6),
+        record::Unit::Bytes => bytes(value as i64),
+        record::Unit::MibPerSecond => format!("{} MiB/s", digits(value)),
+        record::Unit::PerSecond => format!("{} / s", digits(value)),
+        record::Unit::Count if value.fract() == 0.0 => format!("{value:.0}"),
+        record::Unit::Count => digits(value),
+        record::Unit::Times => format!("{}×", digits(value)),
+    }
+}
+
+/// Values as digits in the unit in which another is best read: the ends of its interval.
+pub fn quantities<const N: usize>(values: [f64; N], of: f64, unit: record::Unit) -> [String; N] {
+    let of_time = |factor: f64, milliseconds: f64| {
+        let unit = Unit::of(milliseconds);
+        values.map(|value| unit.digits(value * factor))
+    };
+    match unit {
+        record::Unit::Milliseconds => of_time(1.0, of),
+        record::Unit::Nanoseconds if of.abs() < 1000.0 => values.map(digits),
+        record::Unit::Nanoseconds => of_time(1e-6, of / 1e6),
+        // Binary sizes are read with their unit.
+        record::Unit::Bytes => values.map(|value| bytes(value as i64)),
+        _ => values.map(digits),
+    }
 }
 
 /// Three significant digits, but all digits of the whole part.

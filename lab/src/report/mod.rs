@@ -8,7 +8,9 @@
 //! - [`html`]: one self-contained page.
 //! - [`csv`]: one line a run, for a spreadsheet.
 //! - [`figures`]: how a number is written.
+//! - [`mod@bench`]: all this for `lab bench`, and for several results at once.
 
+pub mod bench;
 pub mod claims;
 pub mod csv;
 pub mod figures;
@@ -17,6 +19,7 @@ pub mod table;
 pub mod terminal;
 pub mod waterfall;
 
+use crate::measure::environment::Environment;
 use crate::measure::memory::Memory;
 use crate::measure::record::Record;
 
@@ -39,7 +42,24 @@ fn plan_line(record: &Record) -> String {
 
 /// The machine, as names and values.
 fn environment_rows(record: &Record) -> Vec<(&'static str, String)> {
-    let environment = &record.environment;
+    let mut rows = machine_rows(&record.environment);
+    for wall in record.walls.iter().filter(|wall| wall.wall == crate::measure::plan::Wall::Vm) {
+        rows.push(("VM by", wall.obtained.label().into()));
+        if let Some(kernel) = &wall.kernel {
+            let digest =
+                kernel.digest.as_deref().map_or_else(String::new, |digest| format!(", {}", short(digest)));
+            rows.push(("guest kernel", format!("{} ({}{digest})", kernel.release, kernel.origin)));
+        }
+    }
+    if let Some(digest) = &record.plan.digest {
+        rows.push(("image", short(digest)));
+    }
+    rows.push(("lab", format!("{} ({} build), {}", record.lab, record.environment.build, record.created)));
+    rows
+}
+
+/// What the machine itself tells.
+fn machine_rows(environment: &Environment) -> Vec<(&'static str, String)> {
     let unknown = || "unknown".to_owned();
     let mut rows = vec![
         ("CPU", {
@@ -59,22 +79,10 @@ fn environment_rows(record: &Record) -> Vec<(&'static str, String)> {
             format!("{distribution}, kernel {}", environment.kernel)
         }),
     ];
-    for wall in record.walls.iter().filter(|wall| wall.wall == crate::measure::plan::Wall::Vm) {
-        rows.push(("VM by", wall.obtained.label().into()));
-        if let Some(kernel) = &wall.kernel {
-            let digest =
-                kernel.digest.as_deref().map_or_else(String::new, |digest| format!(", {}", short(digest)));
-            rows.push(("guest kernel", format!("{} ({}{digest})", kernel.release, kernel.origin)));
-        }
-    }
     rows.push(("cgroups", environment.cgroups.label().into()));
     let load = environment.load.map_or_else(unknown, |load| load.map(|load| format!("{load:.2}")).join(" "));
     let governor = environment.governor.as_ref().map_or_else(String::new, |it| format!(", governor {it}"));
     rows.push(("load", format!("{load}{governor}")));
-    if let Some(digest) = &record.plan.digest {
-        rows.push(("image", short(digest)));
-    }
-    rows.push(("lab", format!("{} ({} build), {}", record.lab, environment.build, record.created)));
     rows
 }
 

@@ -1,4 +1,5 @@
-//! Columns that line up in a terminal, and fall apart into blocks where it is too narrow.
+//! Columns that line up in a terminal, go below their row's name where that helps, and fall apart into blocks where the
+//! terminal is too narrow for that as well.
 
 use std::fmt::Write as _;
 
@@ -15,6 +16,8 @@ pub struct Table {
 }
 
 const GAP: usize = 2;
+/// How far cells stand in below their row's name.
+const NAMES_ABOVE: usize = 6;
 
 impl Table {
     /// With these headings; the first is that of the names.
@@ -47,7 +50,35 @@ impl Table {
             })
             .collect();
         let total = columns.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
-        if total <= width { self.aligned(&columns) } else { self.stacked() }
+        let without_names = total - columns.first().map_or(0, |names| names + GAP) + NAMES_ABOVE;
+        if total <= width {
+            self.aligned(&columns)
+        } else if without_names <= width && columns.len() > 3 {
+            self.below_names(&columns)
+        } else {
+            self.stacked()
+        }
+    }
+
+    /// Each row's name on a line of its own, its cells lined up below.
+    fn below_names(&self, columns: &[usize]) -> String {
+        let cells = |row: &[String]| {
+            let cells = row.iter().zip(columns).skip(1);
+            let line = cells.fold(" ".repeat(NAMES_ABOVE), |line, (cell, column)| {
+                line + cell + &" ".repeat(column + GAP - cell.width())
+            });
+            line.trim_end().to_owned()
+        };
+        let bold = Style::new().bold();
+        let mut text =
+            format!("{bold}{}{bold:#}\n{bold}{}{bold:#}\n", self.headings[0], cells(&self.headings));
+        if self.notes.iter().any(|note| !note.is_empty()) {
+            let _ = writeln!(text, "{}", cells(&self.notes));
+        }
+        for (style, row) in &self.rows {
+            let _ = writeln!(text, "{style}{}{style:#}\n{style}{}{style:#}", row[0], cells(row));
+        }
+        text
     }
 
     fn aligned(&self, columns: &[usize]) -> String {
@@ -98,6 +129,14 @@ mod tests {
             text,
             "              container  VM\n                         KVM\nstart → exit  9.1 ms     5.8 s\nµ             only one\n"
         );
+    }
+
+    #[test]
+    fn cells_go_below_long_names_where_that_makes_them_fit() {
+        let mut table = Table::new(["what", "a", "b", "c"]);
+        table.row(Style::new(), ["a name that is far too long", "1", "22", "3"]);
+        let text = anstream::adapter::strip_str(&table.render(20)).to_string();
+        assert_eq!(text, "what\n      a  b   c\na name that is far too long\n      1  22  3\n");
     }
 
     #[test]

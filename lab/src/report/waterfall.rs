@@ -23,7 +23,13 @@ pub struct Run<'a> {
     pub phases: Vec<Phase>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// The median run of a wall.
+    pub fn median_of(wall: &'a WallRecord) -> Option<Self> {
+        let sample = phases::median_run(wall.counted())?;
+        Some(Self { wall, sequence: sample.sequence, phases: phases::of(sample) })
+    }
+
     /// Milliseconds from spawning to the end.
     pub fn total(&self) -> f64 {
         self.phases.last().map_or(0.0, |phase| phase.to)
@@ -32,11 +38,7 @@ impl Run<'_> {
 
 /// The median run of each wall that has one.
 pub fn runs(record: &Record) -> Vec<Run<'_>> {
-    let runs = record.walls.iter().filter_map(|wall| {
-        let sample = phases::median_run(wall.counted())?;
-        Some(Run { wall, sequence: sample.sequence, phases: phases::of(sample) })
-    });
-    runs.collect()
+    record.walls.iter().filter_map(Run::median_of).collect()
 }
 
 /// A wall's name as headings have it.

@@ -30,7 +30,7 @@ pub fn run(args: Args) -> u8 {
 }
 
 /// xorshift64 (Marsaglia 2003): each round depends on the one before, so no compiler or processor runs them at once.
-fn work(rounds: u64) -> u64 {
+pub fn work(rounds: u64) -> u64 {
     let mut x = 0x2545_f491_4f6c_dd1d;
     for _ in 0..rounds {
         x ^= x << 13;

@@ -1,7 +1,7 @@
 //! The static programs of the embedded default image: one file without libc that is many programs, by the name it is called.
 //!
 //! ```text
-//!  /bin/hello → lab-workloads      what is compared:   hello true false cpu memory syscalls files http
+//!  /bin/hello → lab-workloads      what is compared:   hello true false cpu memory syscalls files http bench
 //!  /bin/sh    → lab-workloads      a small shell:      sh test [
 //!  /bin/ls    → lab-workloads      what a class needs: echo cat ls env pwd id sleep uname hostname ps mount kill init
 //!     …                                                head wc touch mkdir rm stty tty
@@ -11,13 +11,14 @@
 //! [`APPLETS`] is the list; an image makes a link for each name. Called by its own name, the program takes the applet's
 //! name as its first argument.
 //!
-//! Read [`hello`] first, then the programs that measure ([`cpu`], [`memory`], [`syscalls`], [`files`]), [`http`], [`sh`].
+//! Read [`hello`] first, then the programs that measure ([`cpu`], [`memory`], [`syscalls`], [`files`], and [`bench`] for series), [`http`], [`sh`].
 //!
 //! Each runs as PID 1 of a sandbox as well, where a signal without a handler is dropped (pid_namespaces(7)): those that
 //! wait take SIGTERM and SIGINT and end by them.
 
 #![cfg_attr(not(test), no_std)]
 
+pub mod bench;
 pub mod cpu;
 pub mod files;
 pub mod hello;
@@ -51,6 +52,11 @@ pub const APPLETS: &[Applet] = &[
     Applet { name: "true", help: "true: end with 0", run: |_| 0 },
     Applet { name: "false", help: "false: end with 1", run: |_| 1 },
     Applet { name: "cpu", help: "cpu [MILLIONS]: a fixed amount of arithmetic, timed", run: cpu::run },
+    Applet {
+        name: "bench",
+        help: "bench cpu|syscalls|switches|processes|faults|disk [REPEATS [FOLDER [MIB]]]: loops, each batch a line",
+        run: bench::run,
+    },
     Applet {
         name: "memory",
         help: "memory [MIB [SECONDS]]: touch so much memory, hold it",

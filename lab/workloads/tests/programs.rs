@@ -224,3 +224,35 @@ fn those_that_wait_end_when_asked_to() {
         assert!(status.code() == clean || status.code().is_none(), "{status}");
     }
 }
+
+#[test]
+fn every_loop_prints_its_samples_one_a_line() {
+    for (what, names) in [
+        ("cpu", &["round"][..]),
+        ("syscalls", &["getppid", "read", "open-close"]),
+        ("switches", &["switch"]),
+        ("processes", &["fork", "fork-exec"]),
+        ("faults", &["first-touch", "touch-again"]),
+        ("disk", &["write-rate", "write-sync-rate", "fsync", "cached-read-rate", "random-read"]),
+    ] {
+        let output = program("bench").args([what, "3", env!("CARGO_TARGET_TMPDIR"), "1"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{what}: {}", text(&output.stderr));
+        let printed = text(&output.stdout);
+        for name in names {
+            let values = printed.lines().filter_map(|line| line.strip_prefix(&format!("sample {name} ")));
+            let values: Vec<f64> = values.map(|value| value.parse().unwrap()).collect();
+            assert!(values.len() == 3 && values.iter().all(|value| *value > 0.0), "{what} {name}: {printed}");
+        }
+    }
+    for wrong in [&["nothing"][..], &["cpu", "0"], &["disk", "1", "/tmp", "0"], &["hog", "cpu", "x"], &[]] {
+        let output = program("bench").args(wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_hog_takes_what_it_can_for_as_long_as_it_was_told() {
+    let output = program("bench").args(["hog", "cpu", "1"]).output().unwrap();
+    let printed = text(&output.stdout);
+    assert!(printed.starts_with("hogging\n") && printed.matches("sample hogged ").count() == 2, "{printed}");
+}

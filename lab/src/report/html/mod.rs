@@ -9,6 +9,8 @@ mod plots;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+pub(super) use plots::ticks;
+
 use super::waterfall::{self, Run, title};
 use super::{environment_rows, figures, memory_rows, plan_line, terminal};
 use crate::measure::phases::{Group, milliseconds};
@@ -20,7 +22,7 @@ use crate::measure::summary::{Metric, Summary};
 /// How many runs the table of raw samples shows; the rest is in the data that the page carries.
 const MOST_ROWS: usize = 400;
 /// The largest result that the page carries whole, as a link to save. Browsers refuse links of many megabytes.
-const MOST_EMBEDDED: usize = 1 << 20;
+pub(super) const MOST_EMBEDDED: usize = 1 << 20;
 
 /// Writes the page.
 pub fn render(record: &Record) -> String {
@@ -132,7 +134,7 @@ fn times(record: &Record, summary: &Summary) -> Markup {
     }
 }
 
-fn waterfalls(runs: &[Run<'_>]) -> Markup {
+pub(super) fn waterfalls(runs: &[Run<'_>]) -> Markup {
     let longest = runs.iter().map(Run::total).fold(0.0, f64::max);
     let groups = Group::ALL
         .into_iter()
@@ -273,7 +275,7 @@ fn remark(sample: &crate::measure::record::Sample) -> String {
 }
 
 /// For a data URL (RFC 2397): all but the unreserved characters of RFC 3986.
-fn percent_encoded(text: &str) -> String {
+pub(super) fn percent_encoded(text: &str) -> String {
     use std::fmt::Write as _;
     let mut encoded = String::with_capacity(text.len() * 2);
     for byte in text.bytes() {

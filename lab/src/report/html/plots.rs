@@ -84,7 +84,7 @@ fn axis(low: f64, high: f64, height: usize) -> Markup {
 }
 
 /// Three to six round values inside the range, none at its very edges.
-fn ticks(low: f64, high: f64) -> Vec<f64> {
+pub fn ticks(low: f64, high: f64) -> Vec<f64> {
     let span = high - low;
     if !(span.is_finite() && span > 0.0) {
         return Vec::new();

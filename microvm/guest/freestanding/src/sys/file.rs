@@ -26,6 +26,8 @@ pub mod flags {
     pub const DIRECTORY: u32 = c::O_DIRECTORY;
     /// Do not wait.
     pub const NONBLOCK: u32 = c::O_NONBLOCK;
+    /// Past the page cache; buffers must then be aligned.
+    pub const DIRECT: u32 = c::O_DIRECT;
     /// Do not make a terminal the controlling one.
     pub const NOCTTY: u32 = c::O_NOCTTY;
 }
