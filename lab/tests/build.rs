@@ -300,6 +300,7 @@ fn two_builds_of_one_tag_at_once_and_garbage_meanwhile_do_no_harm() {
         let output = finish(build);
         assert!(output.code == 0 && output.stdout.contains("Successfully tagged same:1"), "{output:?}");
     }
+    assert!(!place.lab.home().join("data/images/garbage").exists(), "what was put off is done");
     let output = place.lab.run(&["run", "same:1", "cat", "/n"], "");
     assert!(output.code == 0 && ["0\n", "1\n", "2\n"].contains(&&*output.stdout), "{output:?}");
 }

@@ -158,6 +158,17 @@ fn docker_imports_an_archive() {
     ]);
     assert!(id.starts_with("sha256:"), "{id}");
     assert_eq!(daemon.says(&["run", "--rm", "imported:1"]), "hello");
+    daemon.says(&["create", "--name", "one", "imported:1"]);
+    daemon.says(&[
+        "commit",
+        "-c",
+        "ENV A=b",
+        "-c",
+        "CMD [\"/bin/sh\", \"-c\", \"echo $A\"]",
+        "one",
+        "changed",
+    ]);
+    assert_eq!(daemon.says(&["run", "--rm", "changed"]), "b");
     let output = daemon.docker_with(&["import", "-", "bad"], "no tar");
     assert!(output.code == 1, "{output:?}");
 }

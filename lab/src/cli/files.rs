@@ -113,6 +113,9 @@ pub struct CommitArgs {
     /// What it is
     #[arg(short, long, default_value = "", hide_default_value = true)]
     message: String,
+    /// An instruction of a Dockerfile for the image's configuration, such as `USER eva`
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<String>,
     /// Let the container run on meanwhile
     #[arg(long)]
     no_pause: bool,
@@ -129,6 +132,7 @@ pub fn commit(args: CommitArgs) -> anyhow::Result<ExitCode> {
         name: args.name,
         author: args.author,
         comment: args.message,
+        changes: args.change,
         pause: !args.no_pause,
         ..Commit::default()
     };

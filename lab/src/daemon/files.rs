@@ -112,6 +112,11 @@ pub(super) async fn commit(daemon: &Daemon, query: Query, request: Request<Incom
                 comment: text("comment"),
                 step: String::new(),
                 config,
+                changes: query
+                    .all("changes")
+                    .iter()
+                    .flat_map(|text| text.lines().map(str::to_owned))
+                    .collect(),
                 pause: query.is("pause"),
             };
             let image = engine.commit(&record, &commit)?;

@@ -80,20 +80,29 @@ pub(super) async fn save(daemon: &Daemon, path: &[String], query: &Query) -> Han
 
 /// A body that is read where reading may block.
 pub(super) struct Arriving {
-    incoming: mpsc::Receiver<Bytes>,
+    incoming: mpsc::Receiver<io::Result<Bytes>>,
     chunk: Bytes,
 }
 
 impl Arriving {
     /// The body of a request, and the task that receives it.
     pub(super) fn of(request: Request<Incoming>) -> (tokio::task::JoinHandle<()>, Self) {
-        let (bytes, incoming) = mpsc::channel::<Bytes>(16);
+        let (bytes, incoming) = mpsc::channel::<io::Result<Bytes>>(16);
         let mut body = request.into_body();
         let feed = tokio::spawn(async move {
-            while let Some(Ok(frame)) = body.frame().await {
-                if let Ok(data) = frame.into_data()
-                    && bytes.send(data).await.is_err()
-                {
+            while let Some(frame) = body.frame().await {
+                let broke = |error| {
+                    io::Error::new(io::ErrorKind::UnexpectedEof, format!("the client broke off: {error}"))
+                };
+                let data = match frame.map(hyper::body::Frame::into_data) {
+                    Ok(Ok(data)) => Ok(data),
+                    // Trailers.
+                    Ok(Err(_)) => continue,
+                    // Half a body must not be taken for a whole one.
+                    Err(error) => Err(broke(error)),
+                };
+                let last = data.is_err();
+                if bytes.send(data).await.is_err() || last {
                     return;
                 }
             }
@@ -106,7 +115,7 @@ impl io::Read for Arriving {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
             match self.incoming.blocking_recv() {
-                Some(chunk) => self.chunk = chunk,
+                Some(chunk) => self.chunk = chunk?,
                 None => return Ok(0),
             }
         }

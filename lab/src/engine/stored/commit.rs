@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::record::now;
 use super::root::host_directory;
 use super::{Engine, Record, Status};
+use crate::engine::build::apply_changes;
 use crate::engine::error::Context as _;
 use crate::engine::{Error, Runtime};
 use crate::image::pack::{Options, Packer};
@@ -27,6 +28,8 @@ pub struct Commit {
     pub step: String,
     /// What the image is to run; the container's configuration where not given.
     pub config: Option<ContainerConfig>,
+    /// Instructions of a Dockerfile for it.
+    pub changes: Vec<String>,
     /// Whether a container that runs is held still meanwhile.
     pub pause: bool,
 }
@@ -65,6 +68,7 @@ impl Engine {
             }
             config
         };
+        let config = apply_changes(config, &commit.changes)?;
         let command = record.command();
         let text = if commit.step.is_empty() { &command } else { &commit.step };
         let store = self.images();

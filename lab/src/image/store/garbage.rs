@@ -9,14 +9,14 @@ use std::path::Path;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use rustix::fs::FlockOperation;
 
-use super::{Store, lock};
+use super::{PUT_OFF, Store, lock};
 use crate::image::digest::Digest;
 use crate::image::error::{Error, Result};
 use crate::image::registry::forget_partial;
 use crate::image::{disk, unpack};
 
 impl Store {
-    /// Deletes what no named and no used image needs. Does nothing while somebody adds to the store: the next removal
+    /// Deletes what no named and no used image needs. Does nothing while somebody adds to the store: the last one who does
     /// will see to it. The bytes that were given back; none where nothing was done.
     ///
     /// # Errors
@@ -26,8 +26,11 @@ impl Store {
         let guard = OpenOptions::new().create(true).append(true).open(&path);
         let guard = guard.map_err(Error::io("opening", &path))?;
         if lock(&guard, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let put_off = self.path(PUT_OFF);
+            File::create(&put_off).map_err(Error::io("making", &put_off))?;
             return Ok(None);
         }
+        let _ = fs::remove_file(self.path(PUT_OFF));
         let mut freed = 0;
         let mut needed = Needed::default();
         for descriptor in self.read_index()? {

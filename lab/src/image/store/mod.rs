@@ -7,6 +7,8 @@
 //!      layers/HEX            a layer unpacked, by its diff-id: an overlay lower directory
 //!      disks/HEX.erofs       an image's root disk, by the chain of its diff-ids
 //!      tmp/                  whatever is being made; renamed into place when it is whole
+//!      partial/HEX           what has come of a blob from a registry; it outlives its process
+//!      garbage               there when collecting garbage was put off
 //!      lock, index.lock      see below
 //! ```
 //!
@@ -18,7 +20,8 @@
 //!   half of it, and whoever comes second finds it done.
 //! - `index.json` is replaced under an exclusive `flock(2)` of `index.lock`; readers need no lock.
 //! - Whoever adds holds `lock` shared; collecting garbage takes it exclusively, so nothing just added and not yet named
-//!   is collected, and everything in `tmp/` is then a dead process's.
+//!   is collected, and everything in `tmp/` is then a dead process's. Where that is not possible, the last one who adds
+//!   collects.
 //! - Whoever uses an image holds a shared `flock(2)` on its manifest's blob for as long ([`Image`] does): garbage
 //!   collection keeps what such images need. The kernel drops these locks with their process, however it ends.
 
@@ -247,16 +250,36 @@ impl Store {
     }
 
     /// Announces that something is being added; see the module's text.
-    pub(crate) fn adding(&self) -> Result<File> {
+    pub(crate) fn adding(&self) -> Result<Adding> {
         let path = self.path("lock");
         let open = || -> io::Result<File> {
             let file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
             lock(&file, FlockOperation::LockShared)?;
             Ok(file)
         };
-        open().map_err(Error::io("locking", &path))
+        Ok(Adding { store: self.clone(), lock: Some(open().map_err(Error::io("locking", &path))?) })
     }
 }
+
+/// While it lives, no garbage is collected.
+#[derive(Debug)]
+pub(crate) struct Adding {
+    store: Store,
+    lock: Option<File>,
+}
+
+impl Drop for Adding {
+    fn drop(&mut self) {
+        drop(self.lock.take());
+        if self.store.path(PUT_OFF).exists() {
+            // What was added is there; that something else could not be collected is the next one's concern.
+            let _ = self.store.collect_garbage();
+        }
+    }
+}
+
+/// The file that says that garbage is to be collected when nobody adds any more.
+const PUT_OFF: &str = "garbage";
 
 /// `flock(2)`, again where a signal interrupts the wait.
 pub(crate) fn lock(file: &File, operation: FlockOperation) -> io::Result<()> {
