@@ -29,7 +29,7 @@ const BOTH: &[Case] = &[
     (&["-v", "/tmp:/b:sideways", "box", "true"], 125, &["sideways"]),
     (&["--cap-add", "FLY", "box", "true"], 125, &["CAP_FLY"]),
     (&["--ulimit", "nofile", "box", "true"], 125, &["--ulimit nofile"]),
-    (&["-p", "8080:80", "box", "true"], 125, &["--publish", "-d"]),
+    (&["--restart", "always", "box", "true"], 125, &["--restart", "-d"]),
     (&["--no-such-flag", "box", "true"], 125, &["--no-such-flag", "lab run --help"]),
     (&["--entrypoint", "", "box"], 125, &["no command"]),
 ];

@@ -147,6 +147,7 @@ fn errors_have_docker_s_codes_and_words() {
         (&["run", "--rm", "--runtime", "fly", "lab", "true"], "runtime name: fly"),
         (&["run", "--rm", "-m", "1m", "lab", "true"], "minimum memory limit"),
         (&["run", "--rm", "--runtime", "vm", "--privileged", "lab", "true"], "--privileged"),
+        (&["run", "--rm", "--runtime", "vm", "--network", "host", "lab", "true"], "--network host"),
         (&["exec", "one", "true"], "is not running"),
         (&["kill", "one"], "is not running"),
         (&["rmi", "lab"], "is using its referenced image"),

@@ -156,7 +156,9 @@ fn what_is_read_only_stays_as_it_is_and_what_is_in_memory_goes() {
             format!("{}:/deep/new/place", path.display()),
         ];
         let mut all = vec!["--read-only", "--tmpfs", "/memory:size=64k"];
-        flags.iter().for_each(|flag| all.extend(["-v", flag.as_str()]));
+        for flag in &flags {
+            all.extend(["-v", flag.as_str()]);
+        }
         let erofs = ["30"; 10];
         let lines = [&["fixed", "fixed", "fixed"], &erofs[..], &["x", "1"]].concat();
         says(wall, &all, script, &lines);

@@ -33,6 +33,26 @@ pub fn run_detached(args: &run::Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `lab run` in a network: stored while it runs, with this terminal or these streams, and removed at its end.
+pub fn run_attached(args: &run::Args) -> anyhow::Result<ExitCode> {
+    let engine = Engine::open()?;
+    let mut body = ContainerCreateBody::default();
+    args.configure(&mut body)?;
+    body.stdin_once = Some(true);
+    body.host_config.get_or_insert_default().auto_remove = Some(true);
+    let record = match engine.create(args.name(), body) {
+        Ok(record) => record,
+        Err(error) => return failed(&error),
+    };
+    super::exec::run_to_the_end(&engine, &record, args.streams())
+}
+
+/// As `lab run` tells it: the exit code says that it was the lab that failed.
+pub fn failed(error: &Error) -> anyhow::Result<ExitCode> {
+    super::style::print_error(&error.to_string());
+    Ok(ExitCode::from(error.exit_code()))
+}
+
 fn create(engine: &Engine, args: &run::Args) -> anyhow::Result<Record> {
     let mut body = ContainerCreateBody::default();
     args.configure(&mut body)?;

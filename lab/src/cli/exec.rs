@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use bollard_stubs::models::ExecConfig;
 use lab::engine::client::{Remote, converse};
-use lab::engine::monitor::protocol::Attach;
+use lab::engine::monitor::protocol::{Answer, Attach, hear};
 use lab::engine::stored::{Engine, Record};
 use lab::engine::{Error, process};
 use rustix::termios::Winsize;
@@ -118,6 +118,39 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         &Other { engine: &engine, record: &record, exec: Some(&exec.id) },
     )?;
     Ok(ExitCode::from(engine.exec_record(&exec.id)?.exit_code.unwrap_or(255) as u8))
+}
+
+/// Starts a container with these streams, (terminal, input), and waits for its end.
+pub fn run_to_the_end(
+    engine: &Engine,
+    record: &Record,
+    (tty, input): (bool, bool),
+) -> anyhow::Result<ExitCode> {
+    let attach = Attach { stdin: input, stdout: true, stderr: true, detach: LEAVE.to_vec(), raw: None };
+    let begin = || {
+        let stream = engine.attach(record, &attach)?;
+        let end = engine.wait_for_next(record)?;
+        engine.start(record)?;
+        Ok((stream, end))
+    };
+    let (stream, end) = match begin() {
+        Ok(both) => both,
+        Err(error) => {
+            // One that could not start removes itself, or has nothing left.
+            let _ = engine.remove(record, true, true);
+            return super::create::failed(&error);
+        }
+    };
+    converse(&stream, tty, input, &Other { engine, record, exec: None })?;
+    drop(stream);
+    // One that was left by the keys runs on.
+    if engine.find(&record.id).is_ok_and(|record| record.status.is_live()) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    match hear(&end) {
+        Ok(Answer::Exited { code }) => Ok(ExitCode::from(code as u8)),
+        _ => anyhow::bail!("the monitor of {} was lost", record.short_id()),
+    }
 }
 
 pub fn attach(args: AttachArgs) -> anyhow::Result<ExitCode> {

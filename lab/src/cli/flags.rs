@@ -53,9 +53,18 @@ pub struct Flags {
     /// Add a line to /etc/hosts of a stored container
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<String>,
-    /// Pass connections to a port of the host on to one of the container; with -d
+    /// Pass connections to a port of the host on to one inside
     #[arg(short, long, value_name = "[[ADDRESS:]PORT:]PORT")]
     publish: Vec<String>,
+    /// Ask this server for the names that the network does not know
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<String>,
+    /// Look for names without a dot in this domain
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// Set an option of resolv.conf(5)
+    #[arg(long, value_name = "OPTION")]
+    dns_option: Vec<String>,
     /// Start it again when it ends: no, on-failure[:TIMES], always, unless-stopped; with -d
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,
@@ -94,23 +103,28 @@ impl Flags {
         host.shm_size = self.shm_size.map(|size| size as i64);
         host.security_opt = some(&self.security_opt);
         host.extra_hosts = some(&self.add_host);
+        host.dns = some(&self.dns);
+        host.dns_search = some(&self.dns_search);
+        host.dns_options = some(&self.dns_option);
         host.ulimits = Some(self.ulimit.iter().map(|text| ulimit(text)).collect::<anyhow::Result<_>>()?);
         host.sysctls = Some(pairs(&self.sysctl, "--sysctl")?);
         host.restart_policy = self.restart.as_deref().map(policy).transpose()?;
         Ok(())
     }
 
-    /// Whether there is something that only a stored container can have.
-    pub fn needs_storing(&self) -> bool {
-        !self.publish.is_empty() || self.restart.as_deref().is_some_and(|policy| policy != "no")
+    /// Whether ports are published.
+    pub fn publishes(&self) -> bool {
+        !self.publish.is_empty()
+    }
+
+    /// Whether it is to be started again when it ends.
+    pub fn restarts(&self) -> bool {
+        self.restart.as_deref().is_some_and(|policy| policy != "no")
     }
 
     fn labels(&self) -> anyhow::Result<HashMap<String, String>> {
         let mut labels = HashMap::new();
-        let mut add = |text: &str| {
-            let (key, value) = text.split_once('=').unwrap_or((text, ""));
-            labels.insert(key.to_owned(), value.to_owned());
-        };
+        let mut add = |text: &str| labels.extend([label(text)]);
         for path in &self.label_file {
             let text =
                 fs::read_to_string(path).with_context(|| format!("--label-file {}", path.display()))?;
@@ -122,6 +136,12 @@ impl Flags {
         self.label.iter().for_each(|text| add(text));
         Ok(labels)
     }
+}
+
+/// KEY=VALUE, or KEY alone.
+pub fn label(text: &str) -> (String, String) {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    (key.to_owned(), value.to_owned())
 }
 
 fn absolute(bind: String) -> anyhow::Result<String> {

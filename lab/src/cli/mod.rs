@@ -27,6 +27,7 @@ mod images;
 mod kernel;
 mod life;
 mod monitor;
+mod network;
 mod progress;
 mod prune;
 mod ps;
@@ -112,6 +113,7 @@ enum Command {
     Login(registry::LoginArgs),
     Logout(registry::LogoutArgs),
     Prune(prune::Args),
+    Network(network::Args),
     Build(build::Args),
     Compare(compare::Args),
     Bench(bench::Args),
@@ -182,6 +184,7 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Login(args) => registry::login(args),
         Command::Logout(args) => registry::logout(args),
         Command::Prune(args) => prune::run(args),
+        Command::Network(args) => network::run(args),
         Command::Build(args) => build::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Bench(args) => bench::run(args),

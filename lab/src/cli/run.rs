@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use bollard_stubs::models::ContainerCreateBody;
+use bollard_stubs::models::{ContainerCreateBody, EndpointSettings, NetworkingConfig};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lab::engine::limits::{self, Limits, MilliCpus};
 use lab::engine::request::Choices;
@@ -111,9 +111,13 @@ pub struct Args {
     #[arg(long, value_name = "FD", help_heading = "Measuring")]
     marks: Option<u32>,
 
-    /// Network of the sandbox; only its own loopback so far
-    #[arg(long, default_value = "none", value_parser = ["none"])]
-    network: String,
+    /// Its network: none (its own loopback), bridge, host, container:NAME, or one that `lab network create` made; with -p
+    /// bridge, otherwise none where not given
+    #[arg(long, alias = "net", value_name = "NETWORK")]
+    network: Option<String>,
+    /// A further name by which others in the network find it
+    #[arg(long, value_name = "NAME")]
+    network_alias: Vec<String>,
     /// Leave it running in the background, as a stored container; prints its id
     #[arg(short, long)]
     detach: bool,
@@ -146,6 +150,9 @@ fn accelerator_parser() -> impl TypedValueParser<Value = Accelerator> {
 pub fn run(args: Args, started: Nanos) -> anyhow::Result<ExitCode> {
     if args.detach {
         return super::create::run_detached(&args);
+    }
+    if args.network() != "none" {
+        return super::create::run_attached(&args);
     }
     let marks = args.marks;
     let timeline = marks.map(|_| Timeline::new().map(Arc::new)).transpose().context("make a timeline")?;
@@ -180,8 +187,12 @@ pub fn run(args: Args, started: Nanos) -> anyhow::Result<ExitCode> {
 fn request(args: Args) -> anyhow::Result<Request> {
     args.later.refuse()?;
     anyhow::ensure!(
-        !args.flags.needs_storing(),
-        "--restart and --publish need a container that lives on its own: give -d as well"
+        !args.flags.publishes(),
+        "--publish needs a network that leads inside: leave --network none out"
+    );
+    anyhow::ensure!(
+        !args.flags.restarts(),
+        "--restart needs a container that lives on its own: give -d as well"
     );
     let environment = environment(&args)?;
     let isolation = isolation(&args)?;
@@ -234,6 +245,16 @@ impl Args {
         self.name.as_deref()
     }
 
+    /// Which network. A port can be published of a network only.
+    pub fn network(&self) -> &str {
+        self.network.as_deref().unwrap_or(if self.flags.publishes() { "bridge" } else { "none" })
+    }
+
+    /// Whether it has a terminal, and whether standard input reaches it.
+    pub fn streams(&self) -> (bool, bool) {
+        (self.tty, self.interactive)
+    }
+
     /// Writes the flags into the configuration of a stored container.
     pub fn configure(&self, body: &mut ContainerCreateBody) -> anyhow::Result<()> {
         self.later.refuse()?;
@@ -252,13 +273,20 @@ impl Args {
         host.runtime = Some(self.runtime.name().to_owned());
         host.readonly_rootfs = Some(self.read_only);
         host.auto_remove = Some(self.rm);
-        host.network_mode = Some(self.network.clone());
+        host.network_mode = Some(self.network().to_owned());
         host.memory = self.memory.map(|bytes| bytes as i64);
         host.memory_swap = self.memory_swap;
         host.nano_cpus = self.cpus.map(|cpus| cpus.nano() as i64);
         host.pids_limit = self.pids_limit;
-        if let Some(kernel) = &self.kernel {
-            host.annotations = Some(HashMap::from([("lab.kernel".to_owned(), kernel.clone())]));
+        let mut annotations = HashMap::new();
+        annotations.extend(self.kernel.clone().map(|kernel| ("lab.kernel".to_owned(), kernel)));
+        annotations.extend(self.warm.then(|| ("lab.warm".to_owned(), "true".to_owned())));
+        host.annotations = Some(annotations);
+        if !self.network_alias.is_empty() {
+            let settings =
+                EndpointSettings { aliases: Some(self.network_alias.clone()), ..EndpointSettings::default() };
+            let endpoints = HashMap::from([(self.network().to_owned(), settings)]);
+            body.networking_config = Some(NetworkingConfig { endpoints_config: Some(endpoints) });
         }
         Ok(())
     }

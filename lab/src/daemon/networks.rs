@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Daemon;
 use super::query::{Query, body};
 use super::reply::{Handled, Refusal, done, empty, json as answer, ok};
 use crate::engine;
+use crate::engine::stored::network_view::BUILT_IN;
 use crate::engine::stored::networks::Network;
-use crate::engine::stored::{Engine, Filters, Scope};
+use crate::engine::stored::{Engine, Filters};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -20,6 +21,7 @@ struct Wanted {
     name: String,
     driver: Option<String>,
     labels: Option<HashMap<String, String>>,
+    internal: Option<bool>,
     #[serde(rename = "EnableIPv6")]
     ipv6: Option<bool>,
     #[serde(rename = "IPAM")]
@@ -39,56 +41,11 @@ struct Change {
     endpoint_config: Option<bollard_stubs::models::EndpointSettings>,
 }
 
-/// The networks that are always there: a container's own loopback, and the host's.
-const BUILT_IN: [(&str, &str); 3] = [("bridge", "null"), ("host", "host"), ("none", "null")];
-
-fn describe(engine: &Engine, network: &Network) -> Result<Value, Refusal> {
-    let mut containers = Map::new();
-    for endpoint in engine.endpoints_in(network)? {
-        let Ok(record) = engine.find(&endpoint.container) else { continue };
-        if record.status.is_live() {
-            let address = format!("{}/24", endpoint.address());
-            containers.insert(record.id.clone(), json!({"Name": record.name, "EndpointID": record.id, "MacAddress": "", "IPv4Address": address, "IPv6Address": ""}));
-        }
-    }
-    Ok(json!({
-        "Name": network.name, "Id": network.id, "Created": network.created, "Scope": "local", "Driver": "bridge", "EnableIPv4": true,
-        "EnableIPv6": false, "Internal": true, "Attachable": false, "Ingress": false, "Options": {}, "Labels": network.labels,
-        "IPAM": {"Driver": "default", "Options": null, "Config": [{"Subnet": network.subnet_text(), "Gateway": network.address(1).to_string()}]},
-        "Containers": containers,
-    }))
-}
-
-fn built_in(name: &str, driver: &str) -> Value {
-    json!({
-        "Name": name, "Id": name, "Created": "1970-01-01T00:00:00Z", "Scope": "local", "Driver": driver, "EnableIPv4": true,
-        "EnableIPv6": false, "Internal": false, "Attachable": false, "Ingress": false, "Options": {}, "Labels": {},
-        "IPAM": {"Driver": "default", "Config": []}, "Containers": {},
-    })
-}
-
 pub(super) async fn list(daemon: &Daemon, query: Query) -> Handled {
     daemon
         .work(move |engine| {
             let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
-            filters.check(&["driver", "id", "label", "name", "scope", "type", "dangling"])?;
-            let mut all: Vec<Value> = BUILT_IN.iter().map(|(name, driver)| built_in(name, driver)).collect();
-            for network in engine.networks()? {
-                all.push(describe(engine, &network)?);
-            }
-            let text = |network: &Value, key: &str| network[key].as_str().unwrap_or_default().to_owned();
-            all.retain(|network| {
-                let labels: HashMap<String, String> =
-                    serde_json::from_value(network["Labels"].clone()).unwrap_or_default();
-                let custom = !BUILT_IN.iter().any(|(name, _)| network["Name"] == *name);
-                filters.fits("name", |name| text(network, "Name").contains(name))
-                    && filters.fits("id", |id| text(network, "Id").starts_with(id))
-                    && filters.fits("driver", |driver| text(network, "Driver") == driver)
-                    && filters.fits("scope", |scope| scope == "local")
-                    && filters.fits("type", |kind| (kind == "custom") == custom)
-                    && filters.fits_labels(&labels)
-            });
-            Ok(ok(&all))
+            Ok(ok(&engine.list_networks(&filters)?))
         })
         .await
 }
@@ -112,27 +69,30 @@ pub(super) async fn create(daemon: &Daemon, request: Request<Incoming>) -> Handl
                     "a subnet of your choice is not supported by the lab yet: leave --subnet out",
                 ));
             }
-            let network = engine.create_network(&wanted.name, &wanted.labels.unwrap_or_default())?;
-            Ok(answer(StatusCode::CREATED, &json!({"Id": network.id, "Warning": ""})))
+            let (labels, internal) = (wanted.labels.unwrap_or_default(), wanted.internal.unwrap_or(false));
+            let network = engine.create_network(&wanted.name, &labels, internal)?;
+            let warning = network.warning().unwrap_or_default();
+            Ok(answer(StatusCode::CREATED, &json!({"Id": network.id, "Warning": warning})))
         })
         .await
 }
 
 /// Docker's wording for a network that is not there.
-fn find(engine: &Engine, name: &str) -> Result<Network, Refusal> {
-    engine.network(name).map_err(|error| match error {
+fn missing(error: engine::Error, name: &str) -> Refusal {
+    match error {
         engine::Error::Missing { .. } => Refusal::missing(format!("network {name} not found")),
         error => error.into(),
-    })
+    }
+}
+
+fn find(engine: &Engine, name: &str) -> Result<Network, Refusal> {
+    engine.network(name).map_err(|error| missing(error, name))
 }
 
 pub(super) async fn inspect(daemon: &Daemon, name: &str) -> Handled {
     let name = name.to_owned();
     daemon
-        .work(move |engine| match BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
-            Some((name, driver)) => Ok(ok(&built_in(name, driver))),
-            None => Ok(ok(&describe(engine, &find(engine, &name)?)?)),
-        })
+        .work(move |engine| Ok(ok(&engine.inspect_network(&name).map_err(|error| missing(error, &name))?)))
         .await
 }
 
@@ -178,16 +138,7 @@ pub(super) async fn prune(daemon: &Daemon, query: Query) -> Handled {
     daemon
         .work(move |engine| {
             let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
-            let scope = Scope::of(&filters, &[])?;
-            let mut removed = Vec::new();
-            for network in engine.networks()? {
-                if scope.takes(Some(&network.created), &network.labels)
-                    && engine.endpoints_in(&network)?.is_empty()
-                {
-                    engine.remove_network(&network)?;
-                    removed.push(network.name);
-                }
-            }
+            let removed = engine.prune_networks(&filters)?;
             Ok(ok(&json!({"NetworksDeleted": removed})))
         })
         .await

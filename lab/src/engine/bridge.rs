@@ -1,42 +1,131 @@
-//! A network of containers: a bridge on the host, and for each container a pair of virtual Ethernet devices (veth(4)), one
-//! end at the bridge, the other, `eth0`, in the container's network namespace.
+//! A network of containers and machines: a bridge on the host. A container has a pair of virtual Ethernet devices
+//! (veth(4)), one end at the bridge, the other, `eth0`, in its network namespace; a machine has a TAP device at the bridge,
+//! the other end of which is its network card's cable.
 //!
 //! All of it is said to the kernel by netlink (rtnetlink(7)), each time on a thread of its own: one that has joined a
 //! container's namespace (setns(2)) cannot be used for anything else.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::thread;
 
+use futures_core::Stream;
+use microvm::network::{Interface, Link, Tap};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
+use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Error;
 use super::error::Context as _;
 
-/// The container's device.
-const INSIDE: &str = "eth0";
+/// What a container calls its devices, before their numbers.
+const INSIDE: &str = "eth";
 
-/// A container's place in a network.
+/// The longest IP packet, in bytes: Ethernet's.
+const MTU: u16 = 1500;
+
+/// A network's bridge.
 #[derive(Clone, Debug)]
-pub(crate) struct Plug {
-    /// The bridge's name, at most 15 bytes (IFNAMSIZ).
-    pub bridge: String,
-    /// The bridge's own address, which containers send to what is elsewhere.
-    pub gateway: Ipv4Addr,
-    /// The container's address.
+pub(crate) struct Bridge {
+    /// Its name, at most 15 bytes (IFNAMSIZ).
+    pub name: String,
+    /// Its own address, which containers send to what is elsewhere.
     pub address: Ipv4Addr,
-    /// Bits of both that name the network.
+    /// Bits of it that name the network.
     pub prefix: u8,
-    /// The name of the host's end.
-    pub device: String,
-    /// Which device it is inside, from 0.
-    pub number: usize,
 }
 
-/// Plugs a container in; the bridge is made where it is missing.
+/// A container's or machine's place in a network.
+#[derive(Clone, Debug)]
+pub(crate) struct Plug {
+    /// The bridge.
+    pub bridge: Bridge,
+    /// The address inside.
+    pub address: Ipv4Addr,
+    /// The name of the host's end.
+    pub device: String,
+    /// Which device it is inside, from 0. The first one's bridge is the way to what is elsewhere.
+    pub number: usize,
+    /// Whether there is such a way.
+    pub leads_out: bool,
+}
+
+impl Plug {
+    fn gateway(&self) -> Option<Ipv4Addr> {
+        (self.number == 0 && self.leads_out).then_some(self.bridge.address)
+    }
+}
+
+/// The hardware address that belongs to an address: docker's rule, with a first byte for those of nobody's making.
+pub(crate) fn hardware(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
+/// Nobody else changes the lab's bridges of this network namespace as long as the lock lives, whatever lab it is.
+///
+/// # Errors
+/// Where the namespace cannot be opened.
+pub(crate) fn lock() -> Result<File, Error> {
+    const NAMESPACE: &str = "/proc/self/ns/net";
+    let namespace = File::open(NAMESPACE).context("open", NAMESPACE)?;
+    flock(&namespace, FlockOperation::LockExclusive).context("lock", NAMESPACE)?;
+    Ok(namespace)
+}
+
+/// Whether a bridge is there.
+///
+/// # Errors
+/// Where the kernel cannot be asked.
+pub(crate) fn is_up(bridge: &Bridge) -> Result<bool, Error> {
+    let name = bridge.name.clone();
+    talk(None, async move |handle| Ok(find(&handle, &name).await?.is_some()))
+        .context("look for", &bridge.name)
+}
+
+/// Makes a bridge. That it is there already is no error.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub(crate) fn raise(bridge: &Bridge) -> Result<(), Error> {
+    let own = bridge.clone();
+    talk(None, async move |handle| {
+        // An address of its own: else it has the least of those that are plugged in, which come and go.
+        let link = LinkBridge::new(&own.name).address(hardware(own.address).to_vec()).build();
+        known(handle.link().add(link).execute().await)?;
+        let index = found(&handle, &own.name).await?;
+        known(handle.address().add(index, IpAddr::V4(own.address), own.prefix).execute().await)?;
+        handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await
+    })
+    .context("make the bridge", &bridge.name)
+}
+
+/// Removes a bridge that nothing is plugged into. Whether it is gone.
+///
+/// # Errors
+/// Where the kernel refuses; that there is none is no error.
+pub(crate) fn lower(name: &str) -> Result<bool, Error> {
+    let own = name.to_owned();
+    talk(None, async move |handle| {
+        let Some(bridge) = find(&handle, &own).await? else { return Ok(true) };
+        let mut links = pin!(handle.link().get().execute());
+        while let Some(link) = next(links.as_mut()).await {
+            if link?.attributes.contains(&LinkAttribute::Controller(bridge)) {
+                return Ok(false);
+            }
+        }
+        handle.link().del(bridge).execute().await?;
+        Ok(true)
+    })
+    .context("remove the bridge", name)
+}
+
+/// Plugs a container in, into a bridge that is there.
 ///
 /// # Errors
 /// Where the kernel refuses, or the container is gone.
@@ -46,72 +135,86 @@ pub(crate) fn plug(plug: &Plug, pid: i64) -> Result<(), Error> {
     let outside = plug.clone();
     let inside_fd = namespace.try_clone().context("open", path.display())?;
     talk(None, async move |handle| {
-        let bridge = match find(&handle, &outside.bridge).await? {
-            Some(index) => index,
-            None => make_bridge(&handle, &outside).await?,
-        };
-        // The peer is born in the container's namespace, so that nobody sees it here.
+        let bridge = found(&handle, &outside.bridge.name).await?;
+        // The peer is moved to the container's namespace before it is anything here.
         let temporary = format!("{}p", outside.device);
         handle.link().add(LinkVeth::new(&outside.device, &temporary).build()).execute().await?;
         let ours = found(&handle, &outside.device).await?;
         let theirs = found(&handle, &temporary).await?;
         handle.link().set(LinkUnspec::new_with_index(ours).controller(bridge).up().build()).execute().await?;
-        let moved = LinkUnspec::new_with_index(theirs).setns_by_fd(inside_fd.as_raw_fd()).name(format!(
-            "{}{}",
-            &INSIDE[..3],
-            outside.number
-        ));
+        let moved = LinkUnspec::new_with_index(theirs)
+            .setns_by_fd(inside_fd.as_raw_fd())
+            .name(format!("{INSIDE}{}", outside.number));
         handle.link().set(moved.build()).execute().await
     })
-    .context("plug a container into", &plug.bridge)?;
+    .context("plug a container into", &plug.bridge.name)?;
     let inside = plug.clone();
     talk(Some(namespace), async move |handle| {
-        let device = found(&handle, &format!("{}{}", &INSIDE[..3], inside.number)).await?;
-        handle.address().add(device, IpAddr::V4(inside.address), inside.prefix).execute().await?;
-        handle.link().set(LinkUnspec::new_with_index(device).up().build()).execute().await?;
-        if inside.number == 0 {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(inside.gateway).build();
+        let device = found(&handle, &format!("{INSIDE}{}", inside.number)).await?;
+        handle.address().add(device, IpAddr::V4(inside.address), inside.bridge.prefix).execute().await?;
+        let up = LinkUnspec::new_with_index(device).address(hardware(inside.address).to_vec()).up();
+        handle.link().set(up.build()).execute().await?;
+        if let Some(gateway) = inside.gateway() {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
             handle.route().add(route).execute().await?;
         }
         Ok(())
     })
-    .context("set up the network in a container of", &plug.bridge)
+    .context("set up the network in a container of", &plug.bridge.name)
 }
 
-/// Takes a container out of a network: with one end of the pair goes the other.
+/// Plugs a machine in that is yet to be made, into a bridge that is there: its network card, whose TAP device goes with it.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub(crate) fn plug_machine(plug: &Plug) -> Result<Interface, Error> {
+    let tap = Tap::create(&plug.device)?;
+    let outside = plug.clone();
+    talk(None, async move |handle| {
+        let bridge = found(&handle, &outside.bridge.name).await?;
+        let ours = found(&handle, &outside.device).await?;
+        handle.link().set(LinkUnspec::new_with_index(ours).controller(bridge).up().build()).execute().await
+    })
+    .context("plug a machine into", &plug.bridge.name)?;
+    Ok(Interface {
+        link: Link::Tap(tap),
+        mac: hardware(plug.address),
+        mtu: MTU,
+        address: plug.address,
+        prefix: plug.bridge.prefix,
+        gateway: plug.gateway(),
+    })
+}
+
+/// Takes a container or machine out of a network, by the host's end: with one end of a pair goes the other.
 ///
 /// # Errors
 /// Where the kernel refuses; that it is out already is none.
 pub(crate) fn unplug(device: &str) -> Result<(), Error> {
-    remove(device)
-}
-
-/// Removes a network's bridge.
-///
-/// # Errors
-/// Where the kernel refuses; that there is none is no error.
-pub(crate) fn remove(device: &str) -> Result<(), Error> {
     let name = device.to_owned();
-    talk(None, async move |handle| match find(&handle, &name).await? {
-        Some(index) => handle.link().del(index).execute().await,
-        None => Ok(()),
+    talk(None, async move |handle| {
+        let Some(index) = find(&handle, &name).await? else { return Ok(()) };
+        match handle.link().del(index).execute().await {
+            // Its namespace ended this moment, and it with that.
+            Err(error) if code(&error) == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(()),
+            other => other,
+        }
     })
     .context("remove network device", device)
 }
 
-async fn make_bridge(handle: &Handle, plug: &Plug) -> Result<u32, rtnetlink::Error> {
-    match handle.link().add(LinkBridge::new(&plug.bridge).build()).execute().await {
-        // Another container's start was faster; it sets it up as well.
-        Err(error) if code(&error) == Some(rustix::io::Errno::EXIST.raw_os_error()) => {}
-        other => other?,
-    }
-    let index = found(handle, &plug.bridge).await?;
-    match handle.address().add(index, IpAddr::V4(plug.gateway), plug.prefix).execute().await {
-        Err(error) if code(&error) == Some(rustix::io::Errno::EXIST.raw_os_error()) => {}
-        other => other?,
-    }
-    handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await?;
-    Ok(index)
+/// The addresses that this machine has a way to, but for the default one: each the first of a network, and its mask.
+pub(crate) fn routes() -> Vec<(Ipv4Addr, Ipv4Addr)> {
+    // Destination and mask are the second and the eighth column, as numbers in the machine's own order (proc(5)).
+    let text = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let address =
+        |text: &str| u32::from_str_radix(text, 16).ok().map(|number| Ipv4Addr::from(number.to_ne_bytes()));
+    let read = |line: &str| {
+        let mut columns = line.split_whitespace();
+        let to = address(columns.nth(1)?)?;
+        Some((to, address(columns.nth(5)?)?))
+    };
+    text.lines().filter_map(read).filter(|(_, mask)| !mask.is_unspecified()).collect()
 }
 
 /// The index of a device; none where there is none of this name.
@@ -125,15 +228,26 @@ async fn find(handle: &Handle, name: &str) -> Result<Option<u32>, rtnetlink::Err
 }
 
 async fn found(handle: &Handle, name: &str) -> Result<u32, rtnetlink::Error> {
-    use std::future::poll_fn;
-    use std::pin::pin;
     let mut links = pin!(handle.link().get().match_name(name.to_owned()).execute());
-    // `next` of a stream, without a crate for it.
-    let first = poll_fn(|context| futures_core::Stream::poll_next(links.as_mut(), context)).await;
-    match first {
+    match next(links.as_mut()).await {
         Some(Ok(link)) => Ok(link.header.index),
         Some(Err(error)) => Err(error),
         None => Err(rtnetlink::Error::RequestFailed),
+    }
+}
+
+/// `next` of a stream, without a crate for it.
+async fn next<S: Stream<Item = Result<LinkMessage, rtnetlink::Error>>>(
+    mut stream: std::pin::Pin<&mut S>,
+) -> Option<S::Item> {
+    poll_fn(|context| stream.as_mut().poll_next(context)).await
+}
+
+/// What somebody else has done already is done.
+fn known(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(error) if code(&error) == Some(rustix::io::Errno::EXIST.raw_os_error()) => Ok(()),
+        other => other,
     }
 }
 
@@ -146,12 +260,12 @@ fn code(error: &rtnetlink::Error) -> Option<i32> {
 }
 
 /// Talks to the kernel about the network of this process, or of a namespace.
-fn talk(
+fn talk<T: Send + 'static>(
     namespace: Option<File>,
-    work: impl AsyncFnOnce(Handle) -> Result<(), rtnetlink::Error> + Send + 'static,
-) -> Result<(), std::io::Error> {
+    work: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error> + Send + 'static,
+) -> Result<T, std::io::Error> {
     let thread =
-        thread::Builder::new().name("netlink".to_owned()).spawn(move || -> Result<(), std::io::Error> {
+        thread::Builder::new().name("netlink".to_owned()).spawn(move || -> Result<T, std::io::Error> {
             if let Some(namespace) = &namespace {
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             }

@@ -48,6 +48,8 @@ pub struct Creation<'a> {
     pub place: &'a Place,
     /// The workload's streams.
     pub stdio: Stdio,
+    /// A machine's network; a container is plugged in when it is there.
+    pub network: microvm::network::Network,
     /// The marks of this run, if it is timed.
     pub timeline: Option<Arc<Timeline>>,
     /// Who is told how far long preparations have come.
@@ -100,6 +102,7 @@ pub fn run(
         roots: &roots,
         place: &place,
         stdio: wiring.stdio,
+        network: microvm::network::Network::default(),
         timeline: timeline.cloned(),
         progress,
         signals: &mut signals,

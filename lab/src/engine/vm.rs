@@ -49,7 +49,9 @@ pub fn check(request: &Request) -> Result<(), Error> {
     match isolation.network {
         Network::Own => {}
         Network::Host => return refuse("--network host", "a machine has a network stack of its own"),
-        Network::Join(_) => return refuse("--network", "the machine has no network device"),
+        Network::Join(_) => {
+            return refuse("--network container:NAME", "a machine has a network stack of its own");
+        }
     }
     if isolation.pid != Network::Own || isolation.ipc != Network::Own || isolation.uts != Network::Own {
         return refuse("--pid, --ipc and --uts", "its processes and names are its own kernel's");
@@ -105,7 +107,7 @@ impl Vm {
                 Accelerator::Kvm => microvm::Accel::Kvm,
                 Accelerator::Tcg => microvm::Accel::Tcg,
             },
-            network: microvm::network::Network::default(),
+            network: creation.network,
             warm: request.warm.then(|| creation.roots.snapshots()),
             timeline: creation.timeline,
         };

@@ -107,6 +107,7 @@ fn execute(
         roots: &engine.roots,
         place: &place,
         stdio,
+        network: microvm::network::Network::default(),
         timeline: None,
         progress: &(),
         signals: &mut signals,

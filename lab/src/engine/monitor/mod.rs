@@ -17,8 +17,10 @@
 //!
 //! A monitor is started by whoever needs one first: `start`, or an `attach` or `wait` that comes before it. Idle ones end.
 
+mod dns;
 mod exec;
 mod health;
+mod names;
 mod output;
 mod ports;
 pub mod protocol;
@@ -60,7 +62,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What the threads of a monitor share.
 pub(crate) struct Monitor {
-    engine: Engine,
+    engine: Arc<Engine>,
     id: String,
     hub: Hub,
     input: Input,
@@ -101,7 +103,7 @@ pub fn detach() -> Result<(), Error> {
 /// # Errors
 /// Where it cannot begin.
 pub fn main(id: &str) -> Result<(), Error> {
-    let engine = Engine::open()?;
+    let engine = Arc::new(Engine::open()?);
     let record = engine.find(id)?;
     let place = Place::of_stored(&engine.roots, &record.id)?;
     let directory = File::open(place.bundle()).context("open", place.bundle().display())?;
@@ -226,6 +228,8 @@ impl Monitor {
         if let Some(sandbox) = self.sandbox().take() {
             sandbox.delete()?;
         }
+        drop(run);
+        self.engine.unplug_all(&record)?;
         let _ = std::fs::remove_file(place.bundle().join("config.json"));
         let _ = std::fs::remove_dir(place.bundle().join("rootfs"));
         let mut gate = self.gate();
@@ -253,6 +257,9 @@ impl Monitor {
     fn failed(&self, error: &Error) {
         if let Some(sandbox) = self.sandbox().take() {
             let _ = sandbox.delete();
+        }
+        if let Ok(record) = self.record() {
+            let _ = self.engine.unplug_all(&record);
         }
         self.input.close();
         let code = i64::from(error.exit_code());

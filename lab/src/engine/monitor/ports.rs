@@ -1,8 +1,9 @@
-//! Published ports, by a proxy in user space: a connection to the host's port becomes one inside the container.
+//! Published ports, by a proxy in user space: a connection to the host's port becomes one inside.
 //!
 //! The listening socket is the host's. For each connection a thread of the monitor joins the container's network
 //! namespace (setns(2)) and connects to the port on *its* loopback, so that neither a bridge nor rules of a packet filter
-//! are needed, and nothing of it outlives the monitor.
+//! are needed. A machine has no namespace: it is connected to at its address in its network. Nothing of it outlives the
+//! monitor.
 
 use std::fs::File;
 use std::io;
@@ -56,13 +57,19 @@ impl Ports {
         Ok(ports)
     }
 
-    /// Passes connections on to the container of this process, once that exists.
-    pub(super) fn serve(&mut self, pid: i64) -> Result<(), Error> {
+    /// Passes connections on to the container of this process, once that exists; or to the machine at this address.
+    pub(super) fn serve(&mut self, pid: i64, address: Option<Ipv4Addr>) -> Result<(), Error> {
         if self.listeners.is_empty() {
             return Ok(());
         }
-        let path = format!("/proc/{pid}/ns/net");
-        let inside = Arc::new(File::open(&path).context("open", path)?);
+        let inside = if let Some(address) = address.filter(|_| pid == 0) {
+            Inside { namespace: None, address }
+        } else {
+            let path = format!("/proc/{pid}/ns/net");
+            let namespace = Some(File::open(&path).context("open", path)?);
+            Inside { namespace, address: Ipv4Addr::LOCALHOST }
+        };
+        let inside = Arc::new(inside);
         let (end, stop) = pipe_with(PipeFlags::CLOEXEC).context("make", "a pipe")?;
         self.stop = Some(stop);
         let again: io::Result<_> = self.listeners.iter().map(|(listener, _)| listener.try_clone()).collect();
@@ -83,7 +90,14 @@ impl Ports {
     }
 }
 
-fn accept(listeners: &[(TcpListener, u16)], end: &OwnedFd, inside: &Arc<File>) {
+/// Where a published port leads.
+struct Inside {
+    /// The container's network; none is the host's.
+    namespace: Option<File>,
+    address: Ipv4Addr,
+}
+
+fn accept(listeners: &[(TcpListener, u16)], end: &OwnedFd, inside: &Arc<Inside>) {
     loop {
         let mut files = vec![PollFd::new(end, PollFlags::IN)];
         files.extend(listeners.iter().map(|(listener, _)| PollFd::new(listener, PollFlags::IN)));
@@ -109,11 +123,13 @@ fn accept(listeners: &[(TcpListener, u16)], end: &OwnedFd, inside: &Arc<File>) {
 }
 
 /// One connection. This thread never returns to the host's network: it ends with the connection.
-fn pass(client: TcpStream, inside: &File, port: u16) {
-    if move_into_link_name_space(inside.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
+fn pass(client: TcpStream, inside: &Inside, port: u16) {
+    if let Some(namespace) = &inside.namespace
+        && move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).is_err()
+    {
         return;
     }
-    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return };
+    let Ok(server) = TcpStream::connect((inside.address, port)) else { return };
     let (Ok(from), Ok(to)) = (client.try_clone(), server.try_clone()) else { return };
     let inward = spawn("connection", move || copy(from, to));
     if inward.is_ok() {

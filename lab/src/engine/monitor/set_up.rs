@@ -1,22 +1,22 @@
 //! From a stored container to a workload that runs.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
+use microvm::network::Network;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::Monitor;
 use super::ports::Ports;
 use super::streams::Run;
+use super::{Monitor, names};
 use crate::engine::error::Context as _;
 use crate::engine::place::Place;
 use crate::engine::run::{self, Creation};
 use crate::engine::sandbox::{Sandbox, Stdio};
 use crate::engine::signals::Signals;
-use crate::engine::stored::{Record, plan};
+use crate::engine::stored::networks::Endpoint;
+use crate::engine::stored::{Engine, Record, plan};
 use crate::engine::{Error, Runtime, bundle, container, terminal, vm};
 use crate::image::users::Accounts;
 
@@ -25,8 +25,18 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
     let engine = &monitor.engine;
     let wishes = plan::wishes(&record.body)?;
     let mut mounts = engine.mounts(&wishes)?;
-    if record.runtime() == Runtime::Container {
-        mounts.extend(own_files(&engine.roots.stored(&record.id), record, &wishes)?);
+    let endpoints = engine.raise_all(record)?;
+    let (names, server) = names::serve(engine, &endpoints)?;
+    let mut files = names::files(record, endpoints.first(), server);
+    // Unless the user mounts others.
+    files.retain(|(target, _)| !wishes.iter().any(|wish| wish.target == *target));
+    let mut network = Network::default();
+    match record.runtime() {
+        Runtime::Container => mounts.extend(names::write(&engine.roots.stored(&record.id), files)?),
+        Runtime::Vm => {
+            network.files =
+                files.into_iter().map(|(path, content)| (path.to_owned(), content.into_bytes())).collect();
+        }
     }
     let mut request = plan::request(&record.name, &record.body, mounts)?;
     request.isolation.network = engine.network_of(&record.body, true)?;
@@ -49,6 +59,9 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
 
     let mut ports = Ports::take(record)?;
     let (stdio, ours) = wire(record)?;
+    if record.runtime() == Runtime::Vm {
+        network.interfaces = Engine::cards(&endpoints)?;
+    }
     let mut signals = Signals::take()?;
     let creation = Creation {
         id: &record.id,
@@ -59,6 +72,7 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
         roots: &engine.roots,
         place,
         stdio,
+        network,
         timeline: None,
         progress: &(),
         signals: &mut signals,
@@ -68,15 +82,15 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
         Runtime::Vm => Box::new(vm::Vm::create(creation)?),
     };
     let streams = ours.settle(monitor, record)?;
-    let plugged = sandbox.pid().map_or(Ok(()), |pid| engine.plug(record, i64::from(pid)));
+    let plugged = sandbox.pid().map_or(Ok(()), |pid| Engine::plug(&endpoints, i64::from(pid)));
     let started = plugged.and_then(|()| sandbox.start());
     let exit = sandbox.exit_fd().try_clone_to_owned().context("duplicate", "the workload's end")?;
     let pid = i64::from(sandbox.pid().unwrap_or(0));
     *monitor.sandbox() = Some(sandbox);
     // What failed to start is deleted by the caller, as any sandbox.
     started?;
-    ports.serve(pid)?;
-    Ok(Run { exit, streams, pid, ports, image, accounts })
+    ports.serve(pid, endpoints.first().map(Endpoint::address))?;
+    Ok(Run { exit, streams, pid, ports, _names: names, image, accounts })
 }
 
 /// What stays here of a workload's streams.
@@ -122,46 +136,4 @@ impl Ours {
             }
         }
     }
-}
-
-/// The files that a container has of its own: who it is, whom it knows, whom it asks. Unless the user mounts others.
-fn own_files(
-    directory: &Path,
-    record: &Record,
-    wishes: &[plan::Wish],
-) -> Result<Vec<crate::engine::request::Extra>, Error> {
-    let host = record.host();
-    let hostname = record.body.hostname.clone().unwrap_or_default();
-    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    for extra in host.extra_hosts.iter().flatten() {
-        if let Some((name, address)) = extra.split_once(':') {
-            let _ = writeln!(hosts, "{}\t{name}", address.replace("host-gateway", "127.0.0.1"));
-        }
-    }
-    let _ = writeln!(hosts, "127.0.1.1\t{hostname}");
-    let mut resolv = String::new();
-    for server in host.dns.iter().flatten() {
-        let _ = writeln!(resolv, "nameserver {server}");
-    }
-    if let Some(search) = host.dns_search.as_ref().filter(|search| !search.is_empty()) {
-        let _ = writeln!(resolv, "search {}", search.join(" "));
-    }
-    if let Some(options) = host.dns_options.as_ref().filter(|options| !options.is_empty()) {
-        let _ = writeln!(resolv, "options {}", options.join(" "));
-    }
-    if resolv.is_empty() {
-        resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    }
-    let mut files = Vec::new();
-    for (name, content) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", format!("{hostname}\n"))]
-    {
-        let target = format!("/etc/{name}");
-        if wishes.iter().any(|wish| wish.target == target) {
-            continue;
-        }
-        let path = directory.join(name);
-        fs::write(&path, content).context("write", path.display())?;
-        files.push(plan::own_file(&target, &path));
-    }
-    Ok(files)
 }

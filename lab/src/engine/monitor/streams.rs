@@ -34,6 +34,8 @@ pub(super) struct Run {
     pub pid: i64,
     /// Its published ports.
     pub ports: Ports,
+    /// Its networks' DNS servers end when these are closed.
+    pub _names: Vec<OwnedFd>,
     /// Kept, so that the image is.
     pub image: Image,
     /// Its users, for processes that are added.

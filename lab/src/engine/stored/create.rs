@@ -9,7 +9,7 @@ use rusqlite::params;
 use serde_json::Value;
 
 use super::record::{check_free, now};
-use super::{Engine, Record, plan};
+use super::{Engine, Record, networks, plan};
 use crate::engine::error::Context as _;
 use crate::engine::place::remove_tree;
 use crate::engine::{Error, Runtime, id, run};
@@ -109,17 +109,21 @@ impl Engine {
             .clone()
             .and_then(|config| config.endpoints_config)
             .unwrap_or_default();
-        let mut wanted: Vec<String> = vec![record.network_name()];
-        wanted.extend(endpoints.keys().filter(|name| **name != record.network_name()).cloned());
-        for name in
-            wanted.iter().filter(|name| !matches!(name.as_str(), "bridge" | "default" | "none" | "host"))
-        {
-            if name.starts_with("container:") {
-                continue;
-            }
+        let main = record.network_name();
+        let mut wanted: Vec<String> = vec![main.clone()];
+        wanted.extend(endpoints.keys().filter(|name| *name != "default" && **name != main).cloned());
+        for name in wanted {
+            let network = match name.as_str() {
+                "none" | "host" => continue,
+                _ if name.starts_with("container:") => continue,
+                // Only root may make network devices; a user's containers have their loopback.
+                networks::DEFAULT if !rustix::process::geteuid().is_root() => continue,
+                networks::DEFAULT => self.default_network()?,
+                _ => self.network(&name)?,
+            };
             let aliases =
-                endpoints.get(name).and_then(|endpoint| endpoint.aliases.clone()).unwrap_or_default();
-            self.connect_network(&self.network(name)?, record, &aliases)?;
+                endpoints.get(&name).and_then(|endpoint| endpoint.aliases.clone()).unwrap_or_default();
+            self.connect_network(&network, record, &aliases)?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::engine::place::make_all;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Each step brings a database from its number to the next; `user_version` says how many were done.
-const MIGRATIONS: [&str; 7] = ["
+const MIGRATIONS: [&str; 8] = ["
     CREATE TABLE containers (
         id         TEXT PRIMARY KEY,
         name       TEXT NOT NULL UNIQUE,
@@ -89,6 +89,8 @@ const MIGRATIONS: [&str; 7] = ["
     "CREATE TABLE build_times (key TEXT PRIMARY KEY, created TEXT NOT NULL, used INTEGER NOT NULL) STRICT",
     // What health checks say.
     "ALTER TABLE containers ADD COLUMN health TEXT NOT NULL DEFAULT ''",
+    // Whether nothing may leave it.
+    "ALTER TABLE networks ADD COLUMN internal INTEGER NOT NULL DEFAULT 0",
 ];
 
 /// The database, as this process has it open.

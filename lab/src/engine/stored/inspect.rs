@@ -89,8 +89,8 @@ impl Engine {
                 endpoint.network.name.clone(),
                 json!({
                     "NetworkID": endpoint.network.id, "EndpointID": if live { &record.id } else { "" }, "IPAddress": address,
-                    "IPPrefixLen": if live { 24 } else { 0 }, "Gateway": endpoint.network.address(1).to_string(),
-                    "Aliases": endpoint.aliases, "MacAddress": "", "DNSNames": [record.name, record.short_id()],
+                    "IPPrefixLen": if live { 24 } else { 0 }, "Gateway": endpoint.network.gateway().to_string(),
+                    "Aliases": endpoint.aliases, "MacAddress": if live { endpoint.hardware() } else { String::new() }, "DNSNames": [record.name, record.short_id()],
                 }),
             );
         }

@@ -201,7 +201,7 @@ impl Engine {
         let mode =
             body.host_config.as_ref().and_then(|host| host.network_mode.as_deref()).unwrap_or_default();
         match mode {
-            // The default network is the container's own loopback; published ports lead there.
+            // A network is plugged into a namespace of the container's own.
             "" | "default" | "bridge" | "none" => Ok(Network::Own),
             "host" => Ok(Network::Host),
             _ => {

@@ -127,6 +127,7 @@ impl Engine {
         crate::engine::container::clear(&self.roots, &record.id);
         crate::engine::vm::clear(&self.roots, &record.id);
         let _ = fs::remove_dir_all(self.roots.sandbox(&record.id));
+        let _ = self.unplug_all(record);
         self.note_ended(&record.id, 255, "its monitor was killed", false)?;
         self.tell_container(record, "die", &[("exitCode", "255")])
     }

@@ -31,6 +31,7 @@ mod life;
 mod link;
 mod list;
 mod logs;
+pub mod network_view;
 pub mod networks;
 pub mod plan;
 mod prune;

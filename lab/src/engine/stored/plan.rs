@@ -173,10 +173,6 @@ pub fn request(name: &str, body: &ContainerCreateBody, mounts: Vec<Extra>) -> Re
     if !ports(body)?.is_empty() {
         let mode = host.network_mode.as_deref().unwrap_or_default();
         let own = !matches!(mode, "none" | "host") && !mode.starts_with("container:");
-        if runtime == Runtime::Vm {
-            let reason = "the machine has no network device";
-            return Err(Error::Unsupported { flag: "--publish", runtime: "vm", reason });
-        }
         if !own {
             return Err(Error::bad("--publish needs a network of the container's own: leave --network out"));
         }
