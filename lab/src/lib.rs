@@ -17,11 +17,13 @@
 //!    [`daemon`]: the same for the docker client, over HTTP.
 //! 5. [`measure`]: the same work through both walls, timed and weighed; [`report`]: its figures for a terminal, a browser
 //!    and other programs; [`claims`]: what its figures decide; [`doctor`]: what this machine lacks for it.
+//! 6. [`course`]: lessons that grade themselves.
 //!
 //! The library never prints and never ends the process; that is the binary's part. Its errors say what was being done,
 //! to which object, and what would help.
 
 pub mod claims;
+pub mod course;
 pub mod daemon;
 pub mod doctor;
 pub mod engine;

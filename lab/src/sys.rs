@@ -94,3 +94,9 @@ pub(crate) fn notify_ready() {
         let _ = socket.send_to_addr(b"READY=1", &address);
     }
 }
+
+/// Sets what a signal does, in the whole process.
+pub(crate) fn handle_signal(signal: Signal, action: &nix::sys::signal::SigAction) {
+    // SAFETY: the one handler that is ever given here does nothing, which is async-signal-safe (signal-safety(7)).
+    let _ = unsafe { nix::sys::signal::sigaction(signal, action) };
+}

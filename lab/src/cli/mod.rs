@@ -25,6 +25,7 @@ mod flags;
 mod image;
 mod images;
 mod kernel;
+mod lesson;
 mod life;
 mod monitor;
 mod network;
@@ -123,6 +124,7 @@ enum Command {
     Pool(results::PoolArgs),
     Demo(demo::Args),
     Doctor(doctor::Args),
+    Lesson(lesson::Args),
     Images(images::Args),
     Image(image::Args),
     Load(image::LoadArgs),
@@ -194,6 +196,7 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Pool(args) => results::pool(args),
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Lesson(args) => lesson::run(args),
         Command::Images(args) => images::run(args),
         Command::Image(args) => image::run(args),
         Command::Load(args) => image::load(args),

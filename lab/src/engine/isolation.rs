@@ -195,6 +195,12 @@ pub fn capabilities(uid: u32, all: Capabilities) -> Result<LinuxCapabilities, Oc
         .build()
 }
 
+/// Root's capabilities where root is nobody outside: all of them.
+pub fn every_capability() -> Result<LinuxCapabilities, Error> {
+    let all = Choices { privileged: true, ..Choices::default() };
+    Ok(capabilities(0, bounding(&all)?)?)
+}
+
 /// The rule of the device cgroup: nothing. Every runtime adds the devices that it makes itself: null, zero, full, random,
 /// urandom, tty, console, ptmx and the pseudo-terminals (runtime specification, "Default Devices").
 pub fn device_rules(privileged: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {

@@ -227,7 +227,7 @@ fn poll_for(copy: &Copy) -> PollFd<'_> {
 }
 
 /// Clears what killed processes of earlier runs left. Nothing here is this run's, so nothing here can fail it.
-pub(super) fn clear_abandoned(roots: &Roots) {
+pub(crate) fn clear_abandoned(roots: &Roots) {
     for (id, place) in place::abandoned(roots) {
         container::clear(roots, &id);
         vm::clear(roots, &id);

@@ -1,0 +1,12 @@
+use lesson::kvm::{Kvm, Memory, show};
+
+fn main() -> std::io::Result<()> {
+    let program = std::fs::read("/lesson/guest")?;
+    let kvm = Kvm::open()?;
+    let vm = kvm.create_vm()?;
+    let mut memory = Memory::new(4096)?;
+    memory.bytes()[..program.len()].copy_from_slice(&program);
+    vm.set_memory(&memory, 0x1000)?;
+    let vcpu = vm.create_vcpu()?;
+    show(vcpu.run()?)
+}

@@ -1,0 +1,216 @@
+//! `lab lesson`: lessons that grade themselves.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use clap::{Subcommand, ValueEnum};
+use lab::course::report::{Format, Report, export};
+use lab::course::texts::Common;
+use lab::course::{LESSONS, Language, Lesson, check, find, workspace};
+
+use super::style::{HEADING, LITERAL};
+
+/// How often `watch` looks at the file.
+const LOOK: Duration = Duration::from_millis(150);
+
+/// Learn by building: lessons that check themselves on this machine.
+///
+/// A lesson is a small Rust program with gaps, taken from a step of the real code. `check` compiles it, runs it in a
+/// sandbox and looks at it from outside; what is wrong is told with what was seen. Nothing needs a network.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lab lesson list
+  lab lesson start pid-namespace
+  lab lesson watch pid-namespace
+  lab lesson export --format junit > results.xml")]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+    /// Speak this language instead of the locale's
+    #[arg(long, global = true, value_enum)]
+    lang: Option<Lang>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Lang {
+    En,
+    Es,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the lessons, and how far you are
+    List,
+    /// Make a folder with the lesson's program, to be completed
+    Start(At),
+    /// Check the program
+    Check(CheckArgs),
+    /// Check the program each time that it is saved, until it passes
+    Watch(At),
+    /// A hint; asked again, a clearer one
+    Hint {
+        /// The lesson
+        lesson: String,
+        /// Which one, 1 to 3
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
+        level: Option<u8>,
+    },
+    /// One way to do it
+    Solution {
+        /// The lesson
+        lesson: String,
+    },
+    /// All results so far, for other programs
+    Export {
+        /// The format
+        #[arg(long, value_enum, default_value = "json")]
+        format: ExportFormat,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct At {
+    /// The lesson, one that `lab lesson list` shows
+    lesson: String,
+    /// Its folder, where that is not the lesson's name
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    at: At,
+    /// Print the result for other programs
+    #[arg(long, value_enum)]
+    format: Option<ExportFormat>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExportFormat {
+    Json,
+    Junit,
+    Csv,
+}
+
+impl From<ExportFormat> for Format {
+    fn from(format: ExportFormat) -> Self {
+        match format {
+            ExportFormat::Json => Self::Json,
+            ExportFormat::Junit => Self::Junit,
+            ExportFormat::Csv => Self::Csv,
+        }
+    }
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let language = match args.lang {
+        Some(Lang::En) => Language::En,
+        Some(Lang::Es) => Language::Es,
+        None => Language::of_locale(|name| std::env::var(name).ok()),
+    };
+    match args.action {
+        Action::List => list(language)?,
+        Action::Start(at) => start(&at, language)?,
+        Action::Check(args) => return check_once(&args, language),
+        Action::Watch(at) => watch(&at, language)?,
+        Action::Hint { lesson, level } => hint(find(&lesson)?, level, language)?,
+        Action::Solution { lesson } => super::print(find(&lesson)?.solution)?,
+        Action::Export { format } => super::print(&export(&Report::all()?, format.into())?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(language: Language) -> anyhow::Result<()> {
+    let common = Common::read()?;
+    let mut text = String::new();
+    let mut wall = None;
+    for lesson in LESSONS {
+        if wall != Some(lesson.wall) {
+            wall = Some(lesson.wall);
+            let _ = writeln!(text, "{HEADING}{}{HEADING:#}", common.word(lesson.wall.name(), language));
+        }
+        let texts = lesson.texts()?;
+        let state = Report::load(lesson.name)?.map_or_else(String::new, |report| {
+            let mark = if report.passed() { "✓" } else { " " };
+            format!("{mark} {}/{}", report.count(), report.checks.len())
+        });
+        let title = texts.title.in_language(language);
+        let _ = writeln!(text, "  {:<21} {:>3} min  {state:<6}  {title}", lesson.name, texts.minutes);
+    }
+    Ok(super::print(&text)?)
+}
+
+fn start(at: &At, language: Language) -> anyhow::Result<()> {
+    let lesson = find(&at.lesson)?;
+    let folder = workspace::start(lesson, at.folder.as_deref(), language)?;
+    let texts = lesson.texts()?;
+    let common = Common::read()?;
+    let (title, task) = (texts.title.in_language(language), texts.task.in_language(language));
+    let place = folder.join(workspace::PROGRAM).display().to_string();
+    let next = common.word("next", language).replace("{file}", &place).replace("{lesson}", lesson.name);
+    Ok(super::print(&format!("{HEADING}{title}{HEADING:#}\n\n{task}\n\n{next}\n"))?)
+}
+
+/// Checks, and keeps the result with the numbers that go over all tries.
+fn checked(lesson: &Lesson, program: &Path, language: Language) -> anyhow::Result<Report> {
+    let mut report = check(lesson, program, language)?;
+    let before = Report::load(lesson.name)?;
+    report.tries = before.as_ref().map_or(0, |report| report.tries) + 1;
+    report.hints = before.map_or(0, |report| report.hints);
+    report.keep()?;
+    Ok(report)
+}
+
+fn check_once(args: &CheckArgs, language: Language) -> anyhow::Result<ExitCode> {
+    let lesson = find(&args.at.lesson)?;
+    let program = workspace::program(lesson, args.at.folder.as_deref())?;
+    let report = checked(lesson, &program, language)?;
+    let text = match args.format {
+        Some(format) => export(std::slice::from_ref(&report), format.into())?,
+        None => report.render(language)?,
+    };
+    super::print(&text)?;
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn watch(at: &At, language: Language) -> anyhow::Result<()> {
+    let lesson = find(&at.lesson)?;
+    let program = workspace::program(lesson, at.folder.as_deref())?;
+    let common = Common::read()?;
+    let mut last = None;
+    loop {
+        // An editor may replace the file: for a moment there is none.
+        let saved: Option<SystemTime> = program.metadata().and_then(|file| file.modified()).ok();
+        if saved.is_some() && saved != last {
+            last = saved;
+            let report = checked(lesson, &program, language)?;
+            super::print(&format!("\n{HEADING}{}{HEADING:#}\n{}", lesson.name, report.render(language)?))?;
+            if report.passed() {
+                return Ok(());
+            }
+            super::print(&format!("{}\n", common.word("watching", language)))?;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn hint(lesson: &Lesson, level: Option<u8>, language: Language) -> anyhow::Result<()> {
+    let texts = lesson.texts()?;
+    let mut report = Report::load(lesson.name)?;
+    let used = report.as_ref().map_or(0, |report| report.hints);
+    let level = level.map_or((used + 1).min(3), usize::from);
+    let hint = texts.hints[level - 1].in_language(language);
+    let mut text = format!("{LITERAL}{level}/3{LITERAL:#} {hint}\n");
+    // What the last check saw says more than what was written for everybody.
+    let seen = report.iter().flat_map(|report| &report.checks).find_map(|check| check.hint.as_ref());
+    if let Some(seen) = seen {
+        let _ = writeln!(text, "\n{}\n{seen}", Common::read()?.word("last-check", language));
+    }
+    if let Some(report) = &mut report {
+        report.hints = used.max(level);
+        report.keep()?;
+    }
+    Ok(super::print(&text)?)
+}
