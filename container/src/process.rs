@@ -28,6 +28,7 @@ impl Exit {
     }
 }
 
+// ANCHOR: reap
 /// Waits for a child to exit and takes its status: `waitid(2)` on its pidfd, which no other process can be mistaken for.
 pub(crate) fn reap(pidfd: &OwnedFd) -> sys::Result<Exit> {
     loop {
@@ -44,6 +45,7 @@ pub(crate) fn reap(pidfd: &OwnedFd) -> sys::Result<Exit> {
         }
     }
 }
+// ANCHOR_END: reap
 
 /// Whether a process has exited, be it waited for or not.
 pub(crate) fn has_exited(pidfd: &OwnedFd) -> bool {

@@ -129,6 +129,7 @@ impl Membership {
         self.groups.iter().any(|group| group.name.is_some())
     }
 
+    // ANCHOR: apply
     /// Writes the limits.
     fn apply(&self, resources: Option<&LinuxResources>) -> Result<()> {
         let Some(resources) = resources else { return Ok(()) };
@@ -150,6 +151,7 @@ impl Membership {
             other => Err(other),
         })
     }
+    // ANCHOR_END: apply
 
     /// Version 2 kills to get below a new limit; `checkBeforeUpdate` asks for version 1's way, which refuses it.
     fn check_memory(&self, resources: &LinuxResources) -> Result<()> {

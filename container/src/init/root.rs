@@ -72,6 +72,7 @@ fn make_parent_private(plan: &Plan) -> sys::Result<()> {
     }
 }
 
+// ANCHOR: enter
 /// Turns the working directory into the root and lets go of the host's tree. After this no path leads out.
 pub(super) fn enter(plan: &Plan) -> Result<(), Fault> {
     if plan.pivot {
@@ -88,6 +89,7 @@ pub(super) fn enter(plan: &Plan) -> Result<(), Fault> {
     }
     chdir(c"/").at(Step::Pivot)
 }
+// ANCHOR_END: enter
 
 /// What waits until nothing more has to be written or mounted.
 pub(super) fn finish(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Fault> {

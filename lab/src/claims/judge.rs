@@ -85,6 +85,7 @@ fn resources(gathered: &Gathered) -> Claim {
 
 const FIRST: Metric = Metric::ToFirstInstruction;
 
+// ANCHOR: time
 fn time(gathered: &Gathered) -> Claim {
     let record = &gathered.comparison;
     let seed = record.plan.seed;
@@ -151,6 +152,7 @@ fn time(gathered: &Gathered) -> Claim {
         flips,
     }
 }
+// ANCHOR_END: time
 
 /// How a restored VM stands to a container, warm and cold.
 fn against_snapshot(container: f64, cold: Option<f64>, restored: f64) -> String {

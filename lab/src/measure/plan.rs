@@ -47,6 +47,7 @@ pub fn fresh_seed() -> u64 {
     u64::from(make_rng::<ChaCha8Rng>().next_u32())
 }
 
+// ANCHOR: order
 /// The order of all runs: one warm-up a wall, then `runs` blocks of one run a wall, each block in an order of its own.
 pub fn order(walls: &[Wall], runs: u32, seed: u64) -> Vec<Turn> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -57,6 +58,7 @@ pub fn order(walls: &[Wall], runs: u32, seed: u64) -> Vec<Turn> {
     });
     blocks.collect()
 }
+// ANCHOR_END: order
 
 #[cfg(test)]
 mod tests {

@@ -106,6 +106,7 @@ const REFUSED: &[(&[&str], Option<Capability>, &str)] = &[
 /// The flags of `clone(2)` that make namespaces; CLONE_NEWTIME has no bit there.
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
 
+// ANCHOR: default
 /// The default profile for a process with these bounding capabilities; what `linux.seccomp` holds when the caller has
 /// no profile of its own.
 ///
@@ -144,6 +145,7 @@ pub fn default_seccomp<S: BuildHasher>(bounding: &HashSet<Capability, S>) -> Lin
         .build()
         .expect("all fields are given")
 }
+// ANCHOR_END: default
 
 /// Harmless calls that only 32-bit programs have; what x86-64 has under the same name is in its own list already.
 const I386_ONLY: &[&str] = &[
