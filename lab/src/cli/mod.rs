@@ -19,6 +19,7 @@ mod create;
 mod daemon;
 mod demo;
 mod doctor;
+mod draw;
 mod exec;
 mod files;
 mod flags;
@@ -124,6 +125,7 @@ enum Command {
     Pool(results::PoolArgs),
     Demo(demo::Args),
     Doctor(doctor::Args),
+    Draw(draw::Args),
     Lesson(lesson::Args),
     Images(images::Args),
     Image(image::Args),
@@ -196,6 +198,7 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Pool(args) => results::pool(args),
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Draw(args) => draw::run(args),
         Command::Lesson(args) => lesson::run(args),
         Command::Images(args) => images::run(args),
         Command::Image(args) => image::run(args),

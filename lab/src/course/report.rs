@@ -216,7 +216,7 @@ fn junit(reports: &[Report]) -> String {
 }
 
 /// For XML 1.0: its five special characters; control characters, which it cannot hold, become spaces.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -1,0 +1,90 @@
+//! `lab draw`: pictures of what runs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use lab::course::draw::{self, Node, Picture};
+use lab::engine::stored::{Engine, Filters, Record};
+
+/// Draw what runs right now: namespaces, mounts, control groups, interfaces, virtual machines.
+///
+/// Everything is read from outside, in /proc; the sandboxes notice nothing. All sandboxes of this machine are drawn, or those named.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lab draw
+  lab draw namespaces web
+  lab draw mounts web --svg mounts.svg")]
+pub struct Args {
+    /// What to draw; everything where not given
+    #[arg(value_enum)]
+    what: Option<What>,
+    /// Only these sandboxes, by name or id
+    sandboxes: Vec<String>,
+    /// Write it as SVG to this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum What {
+    Namespaces,
+    Mounts,
+    Cgroups,
+    Network,
+    Machine,
+}
+
+impl From<What> for Picture {
+    fn from(what: What) -> Self {
+        match what {
+            What::Namespaces => Self::Namespaces,
+            What::Mounts => Self::Mounts,
+            What::Cgroups => Self::Cgroups,
+            What::Network => Self::Network,
+            What::Machine => Self::Machine,
+        }
+    }
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let records = Engine::open()?.list(false, None, &Filters::default())?;
+    let name = |id: &str, pid: i32| {
+        let same = |record: &&Record| record.id == id || record.pid == i64::from(pid);
+        records.iter().find(same).map(|record| record.name.clone())
+    };
+    let mut sandboxes = draw::see(name);
+    if !args.sandboxes.is_empty() {
+        for wanted in &args.sandboxes {
+            let known = sandboxes.iter().any(|sandbox| fits(sandbox, wanted));
+            anyhow::ensure!(known, "no sandbox '{wanted}' runs; `lab draw` shows those that do");
+        }
+        sandboxes.retain(|sandbox| args.sandboxes.iter().any(|wanted| fits(sandbox, wanted)));
+    }
+    let pictures: Vec<Picture> = args.what.map_or(Picture::ALL.to_vec(), |what| vec![what.into()]);
+    let trees: Vec<Node> = pictures
+        .into_iter()
+        .map(|picture| draw::draw(picture, &sandboxes))
+        .filter(|tree| !tree.below.is_empty())
+        .collect();
+    if trees.is_empty() {
+        super::print("nothing to draw: no sandbox of that kind runs\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match args.svg {
+        Some(path) => {
+            std::fs::write(&path, draw::svg(&trees)).with_context(|| format!("write {}", path.display()))?;
+        }
+        None => {
+            for tree in &trees {
+                super::print(&draw::terminal(tree))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fits(sandbox: &draw::Sandbox, wanted: &str) -> bool {
+    sandbox.name == wanted || (!wanted.is_empty() && sandbox.id.starts_with(wanted))
+}
