@@ -311,7 +311,7 @@ fn messages(text: &str) -> Vec<(String, String)> {
 
 /// Code and its parts stay as they are: blocks, comments, texts in quotation marks, byte literals.
 fn is_code(message: &str) -> bool {
-    ["```", "//", "\"", "b\"", "b'", "["].iter().any(|start| message.starts_with(start))
+    ["```", "//", "\"", "b\"", "b'"].iter().any(|start| message.starts_with(start))
 }
 
 #[test]
