@@ -185,9 +185,9 @@ fn the_book_s_commands_print_on_both_walls_container_and_vm_what_it_says() {
                 let output = if good { trimmed(&expected) } else { trimmed(&actual) };
                 let typed = command.replace('\n', "\n> ");
                 let _ = writeln!(fresh, "$ {typed}");
-                output.iter().for_each(|line| {
+                for line in output {
                     let _ = writeln!(fresh, "{line}");
-                });
+                }
             }
             updated = updated.replace(&(block.lines.join("\n") + "\n```"), &(fresh + "```"));
         }
@@ -331,7 +331,8 @@ fn the_spanish_book_is_whole_and_no_translation_is_stale() {
         std::os::unix::fs::symlink(workspace.join(name), root.path().join(name)).expect("a link");
     }
     let settings = fs::read_to_string(workspace.join("book/book.toml")).expect("the book's settings");
-    fs::write(copy.join("book.toml"), settings.replace("[preprocessor.quiz]", "[ignored]")).expect("a file");
+    let tables = settings.split("\n[").filter(|table| !table.starts_with("preprocessor.quiz]"));
+    fs::write(copy.join("book.toml"), tables.collect::<Vec<_>>().join("\n[")).expect("a file");
     let mut mdbook = Command::new("mdbook");
     mdbook.args(["build", "-d"]).arg(root.path().join("out")).arg(&copy);
     let built = mdbook.env("MDBOOK_OUTPUT", "{\"xgettext\": {}}").output().expect("mdbook runs");

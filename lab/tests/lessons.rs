@@ -118,7 +118,7 @@ fn a_container_lesson_s_sandbox_holds_whatever_the_student_s_program_does() {
     let witness = lab.home().join("witness");
     fs::write(&witness, "untouched").expect("a file");
     let outside = format!(
-        "fn main() {{ let path = {witness:?}; println!(\"{{:?}} {{:?}}\", std::fs::write(path, \"x\"), std::fs::read_dir(\"/work\").is_ok()); }}"
+        "fn main() {{ let path = {witness:?}; println!(\"{{:?}} {{:?}}\", std::fs::write(path, \"x\"), std::fs::read_dir(\"/home\").is_ok()); }}"
     );
     let grader = std::process::id();
     let kill =

@@ -72,15 +72,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         super::print("nothing to draw: no sandbox of that kind runs\n")?;
         return Ok(ExitCode::SUCCESS);
     }
-    match args.svg {
-        Some(path) => {
-            std::fs::write(&path, draw::svg(&trees)).with_context(|| format!("write {}", path.display()))?;
-        }
-        None => {
-            for tree in &trees {
-                super::print(&draw::terminal(tree))?;
-            }
-        }
+    if let Some(path) = args.svg {
+        std::fs::write(&path, draw::svg(&trees)).with_context(|| format!("write {}", path.display()))?;
+    } else {
+        trees.iter().try_for_each(|tree| super::print(&draw::terminal(tree)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Subcommand, ValueEnum};
 use lab::course::report::{Format, Report, export};
 use lab::course::texts::Common;
-use lab::course::{LESSONS, Language, Lesson, check, find, workspace};
+use lab::course::{LESSONS, Language, Lesson, check, classroom, find, workspace};
 
 use super::style::{HEADING, LITERAL};
 
@@ -61,6 +61,17 @@ enum Action {
     Solution {
         /// The lesson
         lesson: String,
+    },
+    /// Send all results so far to the class's server
+    Send {
+        /// Where `lab classroom serve` listens, as HOST:PORT
+        server: String,
+        /// Your name
+        #[arg(long)]
+        name: String,
+        /// The class's token
+        #[arg(long)]
+        token: String,
     },
     /// All results so far, for other programs
     Export {
@@ -117,6 +128,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Action::Watch(at) => watch(&at, language)?,
         Action::Hint { lesson, level } => hint(find(&lesson)?, level, language)?,
         Action::Solution { lesson } => super::print(find(&lesson)?.solution)?,
+        Action::Send { server, name, token } => classroom::send::send(&server, &name, &token)?,
         Action::Export { format } => super::print(&export(&Report::all()?, format.into())?)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -12,6 +12,7 @@
 mod bench;
 mod build;
 mod claims;
+mod classroom;
 mod columns;
 mod compare;
 mod completion;
@@ -127,6 +128,7 @@ enum Command {
     Doctor(doctor::Args),
     Draw(draw::Args),
     Lesson(lesson::Args),
+    Classroom(classroom::Args),
     Images(images::Args),
     Image(image::Args),
     Load(image::LoadArgs),
@@ -199,6 +201,7 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Draw(args) => draw::run(args),
+        Command::Classroom(args) => classroom::run(args),
         Command::Lesson(args) => lesson::run(args),
         Command::Images(args) => images::run(args),
         Command::Image(args) => image::run(args),

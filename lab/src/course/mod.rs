@@ -19,12 +19,13 @@
 //! 3. [`look`]: a process seen from outside; [`machine`]: a virtual machine that the student builds or serves.
 //! 4. [`lessons`]: one file a lesson, from what was seen to verdicts.
 //! 5. [`check`]: a check from the student's file to a [`report`].
-//! 6. [`draw`]: pictures of the sandboxes that run.
+//! 6. [`draw`]: pictures of the sandboxes that run. [`classroom`]: for whoever teaches.
 //!
 //! Secrets (exit codes, texts, addresses) are drawn for each run, so an answer cannot be printed by heart.
 
 pub mod catalogue;
 pub mod check;
+pub mod classroom;
 pub mod compile;
 pub mod draw;
 mod error;
