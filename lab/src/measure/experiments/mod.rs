@@ -8,6 +8,7 @@
 //! | how fast inside? | [`inside`]: [`cpu`], [`syscalls`], [`switches`], [`processes`], [`faults`], [`disk`] |
 //! | how well are neighbours kept apart? | [`isolation`], [`neighbours`] |
 //! | how easily does it move? | [`portability`] |
+//! | what does measuring itself cost? | [`overhead`] |
 
 pub mod cpu;
 pub mod creation;
@@ -19,6 +20,7 @@ pub mod isolation;
 pub mod memory;
 pub mod minimum;
 pub mod neighbours;
+pub mod overhead;
 pub mod portability;
 pub mod processes;
 pub mod sharing;
@@ -31,7 +33,7 @@ use std::time::Duration;
 use crate::measure::bench::{Experiment, Seen};
 
 /// All, in the order in which they are run and reported.
-pub static ALL: [&dyn Experiment; 15] = [
+pub static ALL: [&dyn Experiment; 16] = [
     &startup::Startup,
     &memory::Memory,
     &minimum::Minimum,
@@ -47,6 +49,7 @@ pub static ALL: [&dyn Experiment; 15] = [
     &isolation::Isolation,
     &neighbours::Neighbours,
     &portability::Portability,
+    &overhead::Overhead,
 ];
 
 /// The experiment of this name.
