@@ -161,6 +161,10 @@ fn collect(mut process: Added, timeout: Duration) -> (i64, String) {
             Ok(0) => {
                 late = true;
                 if let Some(pid) = process.inside.pid().and_then(rustix::process::Pid::from_raw) {
+                    // It leads a session of its own: with it goes what a shell started for it.
+                    if rustix::process::getpgid(Some(pid)) == Ok(pid) {
+                        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+                    }
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
                 break;

@@ -63,7 +63,11 @@ fn serve(monitor: &Arc<Monitor>, stream: UnixStream, ask: Ask) {
         Ask::Attach(attach) => return join(monitor, &stream, &attach),
         Ask::Wait { next } => return wait(monitor, &stream, next),
         Ask::Exec { id, attach } => return exec::exec(monitor, stream, &id, attach),
-        Ask::Start => start(monitor),
+        Ask::Start => match start(monitor) {
+            Some(result) => result,
+            // This monitor's runs are over: hanging up has a new one started, which waits until this one is gone.
+            None => return,
+        },
         Ask::Kill { signal } => kill(monitor, signal),
         Ask::Stop { signal, seconds } => stop(monitor, signal, seconds),
         Ask::Pause => hold(monitor, true),
@@ -90,25 +94,29 @@ fn machine(monitor: &Monitor, stream: &UnixStream) {
     let _ = say(stream, &answer);
 }
 
-fn start(monitor: &Monitor) -> Result<(), Error> {
+/// Starts the workload; nothing where this monitor comes to its end.
+fn start(monitor: &Monitor) -> Option<Result<(), Error>> {
     let (send, result) = mpsc::channel();
     {
         let mut gate = monitor.gate();
         if gate.running {
-            return Err(Error::Already { message: "container already started".to_owned() });
+            return Some(Err(Error::Already { message: "container already started".to_owned() }));
+        }
+        if !gate.closed && monitor.record().is_ok_and(|record| record.status == Status::Restarting) {
+            return Some(Err(Error::Already {
+                message: "container is about to be started again".to_owned(),
+            }));
         }
         if gate.closed || gate.ended.0 > 0 {
-            return Err(Error::Monitor {
-                message: "the container has just ended; start it again".to_owned(),
-            });
+            return None;
         }
         gate.starters.push(send);
         monitor.changed.notify_all();
     }
-    match result.recv() {
+    Some(match result.recv() {
         Ok(result) => result.map_err(Into::into),
         Err(_) => Err(Error::Monitor { message: "the monitor ended before the container began".to_owned() }),
-    }
+    })
 }
 
 fn join(monitor: &Arc<Monitor>, stream: &UnixStream, attach: &Attach) {
