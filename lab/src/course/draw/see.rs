@@ -45,9 +45,9 @@ pub fn see(name: impl Fn(&str, i32) -> Option<String>) -> Vec<Sandbox> {
         }
     }
     machines.sort_unstable();
-    let called = |id: &str, pid| {
-        name(id, pid).unwrap_or_else(|| if id.len() == 64 { id[..12].to_owned() } else { id.to_owned() })
-    };
+    // An id of the engine's is shortened, as everywhere; anything else is shown whole.
+    let short = |id: &str| id.get(..12).filter(|_| id.len() == 64).unwrap_or(id).to_owned();
+    let called = |id: &str, pid| name(id, pid).unwrap_or_else(|| short(id));
     let containers = containers.into_iter().map(|(id, mut pids)| {
         // The first has number 1 inside; where numbers are the host's, it is the oldest.
         pids.sort_by_key(|&pid| (Look::at(pid).inner_pid().unwrap_or(i32::MAX), pid));
