@@ -121,6 +121,9 @@ impl Queue {
             let slot = self.slot(number);
             put(memory, self.available as usize + 4 + slot * 2, &chain.head.to_le_bytes());
         }
+        // What an entry holds that nobody has written is no chain's head, not even that of the first, which is 0.
+        let ring = self.used as usize + 4;
+        memory[ring..ring + usize::from(QUEUE) * 8].fill(0xff);
         let new = self.last.wrapping_add(self.chains.len() as u16);
         put(memory, self.available as usize + 2, &new.to_le_bytes());
         put(memory, self.used as usize + 2, &self.last.to_le_bytes());
