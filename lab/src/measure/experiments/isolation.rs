@@ -25,7 +25,7 @@ static ABOUT: About = About {
                  not what they do. Exits that KVM serves by itself are not seen by it.",
     papers: &[Paper {
         source: "Anjali, Caraza-Harter, Swift, VEE 2020",
-        says: "Firecracker's guests make fewer distinct calls of the host than containers do, but run more of its code",
+        says: "Firecracker's guests enter the host's kernel less often than containers do, but reach not much less of its code",
         line: None,
     }],
 };

@@ -16,8 +16,8 @@ pub static SYSCALLS: Inside = Inside {
                      everything in the caches. On a KVM without hardware, the guest's kernel is interpreted, and so is its share of each call.",
         papers: &[Paper {
             source: "Anjali, Caraza-Harter, Swift, VEE 2020",
-            says: "a guest's calls do not leave the guest, yet Firecracker's guests exercise more of the host's kernel code than \
-                       containers do",
+            says: "Firecracker's guests enter the host's kernel less often than containers do, but reach not much less of its \
+                       code",
             line: None,
         }],
     },
