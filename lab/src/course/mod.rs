@@ -18,7 +18,7 @@
 //! 2. [`workspace`]: what the student gets. [`compile`], [`sandbox`]: how the student's program is run.
 //! 3. [`look`]: a process seen from outside; [`machine`]: a virtual machine that the student builds or serves.
 //! 4. [`lessons`]: one file a lesson, from what was seen to verdicts.
-//! 5. [`check`]: a check from the student's file to a [`report`].
+//! 5. [`mod@check`]: a check from the student's file to a [`report`].
 //! 6. [`draw`]: pictures of the sandboxes that run. [`classroom`]: for whoever teaches.
 //!
 //! Secrets (exit codes, texts, addresses) are drawn for each run, so an answer cannot be printed by heart.

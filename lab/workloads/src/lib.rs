@@ -11,7 +11,7 @@
 //! [`APPLETS`] is the list; an image makes a link for each name. Called by its own name, the program takes the applet's
 //! name as its first argument.
 //!
-//! Read [`hello`] first, then the programs that measure ([`cpu`], [`memory`], [`syscalls`], [`files`], and [`bench`] for series), [`http`], [`sh`].
+//! Read [`hello`] first, then the programs that measure ([`cpu`], [`memory`], [`syscalls`], [`files`], and [`mod@bench`] for series), [`http`], [`sh`].
 //!
 //! Each runs as PID 1 of a sandbox as well, where a signal without a handler is dropped (pid_namespaces(7)): those that
 //! wait take SIGTERM and SIGINT and end by them.

@@ -24,7 +24,7 @@ pub enum RootDevice<'a> {
         /// For example `erofs`.
         fs_type: &'a str,
     },
-    /// The shared directory [`shares::ROOT`], which is written to.
+    /// The shared directory `shares::ROOT`, which is written to.
     Shared,
 }
 

@@ -1,9 +1,9 @@
 //! Other programs that build the same walls, measured in the same run: on the same image, with the same guest kernel, to the
 //! same end mark (the first byte that the workload prints reaches whoever started it).
 //!
-//! - [`runtimes`]: runc, crun, youki: one process in namespaces from a bundle, as `lab-container` has it.
+//! - `runtimes`: runc, crun, youki: one process in namespaces from a bundle, as `lab-container` has it.
 //! - [`engines`]: docker and podman, with images and a daemon or a monitor of their own.
-//! - [`vmms`]: QEMU (KVM and TCG, its microvm and its PC), Firecracker, Cloud Hypervisor, kvmtool.
+//! - `vmms`: QEMU (KVM and TCG, its microvm and its PC), Firecracker, Cloud Hypervisor, kvmtool.
 //!
 //! Nobody is taken on trust: each runs the workload once before the bench, and who cannot is listed with what it said.
 

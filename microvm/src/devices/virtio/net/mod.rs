@@ -66,7 +66,7 @@ pub trait Link: Send + fmt::Debug {
     /// `WouldBlock` where there is none now; anything else is the link's end.
     fn receive(&mut self, buffer: &mut [u8; MOST]) -> io::Result<usize>;
 
-    /// Takes a frame, from [`LEAST`] to [`MOST`] bytes long with its header. Whether it did; else it is offered again when
+    /// Takes a frame, from 26 to 65565 bytes long with its header. Whether it did; else it is offered again when
     /// the descriptor is writable. A frame that it cannot send is lost, as on any cable.
     ///
     /// # Errors
