@@ -54,7 +54,9 @@ class Running(Case):
             client.containers.create("nobody/has-this:0")
 
     def test_life(self):
-        container = self.start(name="life", labels={"tier": "web"})
+        # A shell that is process 1 and has no trap is deaf to SIGTERM: only SIGKILL ends it, however soon that comes.
+        deaf = ["sh", "-c", "while :; do sleep 1; done"]
+        container = self.start(deaf, name="life", labels={"tier": "web"})
         self.assertEqual([found.name for found in client.containers.list(filters={"label": "tier=web"})], ["life"])
         container.pause()
         container.reload()

@@ -6,15 +6,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::engine::Error;
 use crate::engine::place::make_all;
 
 /// How long a writer waits for others. Each holds the lock for a few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait before another try, where SQLite does not wait itself.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Each step brings a database from its number to the next; `user_version` says how many were done.
 const MIGRATIONS: [&str; 8] = ["
@@ -108,9 +110,9 @@ impl Db {
         let open = || -> rusqlite::Result<Connection> {
             let mut connection = Connection::open(path)?;
             connection.busy_timeout(PATIENCE)?;
+            write_ahead(&connection)?;
             connection.execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;
-                 PRAGMA cache_size = -256;",
+                "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -256;",
             )?;
             migrate(&mut connection)?;
             Ok(connection)
@@ -145,6 +147,23 @@ impl Db {
     }
 }
 
+/// Switches to write-ahead logging, in which readers do not wait for a writer. Where another process is just making the
+/// database or switching it, SQLite says so at once, whatever the time-out: two that waited for each other would wait for ever.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match connection.execute_batch("PRAGMA journal_mode = WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && begun.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
 fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     let version = |connection: &Connection| -> rusqlite::Result<u32> {
         connection.query_row("PRAGMA user_version", [], |row| row.get(0))
@@ -170,13 +189,15 @@ mod tests {
     #[test]
     fn several_processes_may_open_a_new_database_at_once() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("deep/state.db");
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| Db::open(&path).unwrap());
-            }
-        });
-        let db = Db::open(&path).unwrap();
+        let path = |round: u32| directory.path().join(format!("deep-{round}/state.db"));
+        for round in 0..20 {
+            std::thread::scope(|scope| {
+                for _ in 0..16 {
+                    scope.spawn(|| Db::open(&path(round)).unwrap());
+                }
+            });
+        }
+        let db = Db::open(&path(0)).unwrap();
         let tables: i64 = db
             .with(|db| {
                 db.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))

@@ -95,6 +95,11 @@ impl Store {
     }
 
     fn create(&self) -> Result<()> {
+        // The folder that holds the store also holds what a user namespace's other users pass through to their root.
+        if let Some(parent) = self.root.parent() {
+            let made = DirBuilder::new().recursive(true).mode(0o711).create(parent);
+            made.map_err(Error::io("making directory", parent))?;
+        }
         // Layers have programs with the set-user-id bit: nobody else may reach them here.
         let mut private = DirBuilder::new();
         private.recursive(true).mode(0o700);
