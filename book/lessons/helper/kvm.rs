@@ -11,6 +11,7 @@ unsafe extern "C" {
 }
 
 fn call(fd: RawFd, request: u64, argument: u64) -> io::Result<i32> {
+    // SAFETY: each caller passes what its request takes, a number or the address of a structure that outlives the call (api.rst).
     let result = unsafe { ioctl(fd, request, argument) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -18,6 +19,7 @@ fn call(fd: RawFd, request: u64, argument: u64) -> io::Result<i32> {
 fn map(length: usize, fd: Option<RawFd>) -> io::Result<*mut u8> {
     // PROT_READ | PROT_WRITE; MAP_SHARED, or MAP_SHARED | MAP_ANONYMOUS.
     let (flags, fd) = fd.map_or((0x21, -1), |fd| (0x01, fd));
+    // SAFETY: the kernel chooses a place where nothing of ours is, and says where it cannot (mmap(2)).
     let place = unsafe { mmap(std::ptr::null_mut(), length, 3, flags, fd, 0) };
     if place as isize == -1 { Err(io::Error::last_os_error()) } else { Ok(place.cast()) }
 }
@@ -73,6 +75,7 @@ impl Kvm {
     pub fn create_vm(&self) -> io::Result<Vm> {
         let fd = call(self.0.as_raw_fd(), 0xae01, 0)?;
         let run_size = call(self.0.as_raw_fd(), 0xae04, 0)? as usize; // KVM_GET_VCPU_MMAP_SIZE
+        // SAFETY: KVM_CREATE_VM made this descriptor just now, and nobody else has it.
         Ok(Vm { fd: unsafe { File::from_raw_fd(fd) }, run_size })
     }
 }
@@ -88,8 +91,10 @@ impl Vm {
     /// KVM_CREATE_VCPU
     pub fn create_vcpu(&self) -> io::Result<Vcpu> {
         let fd = call(self.fd.as_raw_fd(), 0xae41, 0)?;
+        // SAFETY: KVM_CREATE_VCPU made this descriptor just now, and nobody else has it.
         let vcpu = Vcpu { fd: unsafe { File::from_raw_fd(fd) }, run: map(self.run_size, Some(fd))? };
         // KVM_CAP_SYNC_REGS: at each exit, KVM puts the registers into the shared page, where the grader finds them.
+        // SAFETY: struct kvm_run is longer, and the kernel mapped run_size bytes of it.
         unsafe { vcpu.run.add(288).cast::<u64>().write_volatile(3) };
         Ok(vcpu)
     }
@@ -103,6 +108,7 @@ impl Memory {
 
     /// The bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: so many bytes are mapped there as long as the process lives. No guest runs while this is borrowed.
         unsafe { std::slice::from_raw_parts_mut(self.0, self.1) }
     }
 }
@@ -128,10 +134,13 @@ impl Vcpu {
         }
         // struct kvm_run, shared with the kernel: the reason at 8; for ports from 32 on direction, size, port, count, and
         // where the data lie.
+        // SAFETY: all of these lie in struct kvm_run, whose run_size bytes the kernel mapped.
         let number = |at: usize| unsafe { self.run.add(at).cast::<u32>().read_volatile() };
         Ok(match number(8) {
             2 if number(32) & 0xff == 1 => {
+                // SAFETY: as above; and the kernel says where in the mapping the data are (api.rst, 5, `data_offset`).
                 let data = unsafe { self.run.add(40).cast::<u64>().read_volatile() } as usize;
+                // SAFETY: as above.
                 Exit::Out((number(32) >> 16) as u16, unsafe { self.run.add(data).read_volatile() })
             }
             5 => Exit::Halt,

@@ -84,17 +84,20 @@ fn text(text: &str) -> io::Result<CString> {
 
 /// Moves this process into new namespaces. NEWPID is different: it is the *children* that are in the new one. `unshare(2)`
 pub fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: takes flags only; an unknown one is an error (unshare(2)).
     check(unsafe { c_unshare(flags) }.into()).map(drop)
 }
 
 /// Makes a copy of this process: `Some(pid)` in the parent, `None` in the child. `fork(2)`
 pub fn fork() -> io::Result<Option<i32>> {
+    // SAFETY: takes nothing. A lesson has one thread, so the child may do anything (fork(2)).
     check(unsafe { c_fork() }.into()).map(|pid| (pid != 0).then_some(pid as i32))
 }
 
 /// Waits for a child: its exit code, or 128 and the signal's number, as a shell has it. `waitpid(2)`
 pub fn wait(pid: i32) -> io::Result<u8> {
     let mut status = 0;
+    // SAFETY: the status is written to a variable of ours that outlives the call (waitpid(2)).
     check(unsafe { c_waitpid(pid, &mut status, 0) }.into())?;
     Ok(code(status))
 }
@@ -102,6 +105,7 @@ pub fn wait(pid: i32) -> io::Result<u8> {
 /// Takes the status of any child that has ended, without waiting: `None` where there is none now. `waitpid(2)`, WNOHANG
 pub fn reap_one() -> io::Result<Option<(i32, u8)>> {
     let mut status = 0;
+    // SAFETY: the status is written to a variable of ours that outlives the call (waitpid(2)).
     match check(unsafe { c_waitpid(-1, &mut status, 1) }.into()) {
         Ok(0) => Ok(None),
         Ok(pid) => Ok(Some((pid as i32, code(status)))),
@@ -118,6 +122,7 @@ fn code(status: i32) -> u8 {
 pub fn mount(source: &str, target: &str, kind: &str, flags: u64, data: &str) -> io::Result<()> {
     let [source, target, kind, data] = [text(source)?, text(target)?, text(kind)?, text(data)?];
     let result =
+        // SAFETY: four texts with their NUL, which outlive the call (mount(2)).
         unsafe { c_mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
     check(result.into()).map(drop)
 }
@@ -125,18 +130,21 @@ pub fn mount(source: &str, target: &str, kind: &str, flags: u64, data: &str) -> 
 /// Takes a mount away, as soon as nobody uses it any more. `umount2(2)`, MNT_DETACH
 pub fn unmount(target: &str) -> io::Result<()> {
     let target = text(target)?;
+    // SAFETY: a text with its NUL, which outlives the call (umount2(2)).
     check(unsafe { c_umount2(target.as_ptr(), 2) }.into()).map(drop)
 }
 
 /// Makes `new` the root of this mount namespace and shows the old root at `old`. `pivot_root(2)`
 pub fn pivot_root(new: &str, old: &str) -> io::Result<()> {
     let (new, old) = (text(new)?, text(old)?);
+    // SAFETY: pivot_root(2) takes two texts with their NUL, which outlive the call.
     check(unsafe { c_syscall(155, new.as_ptr(), old.as_ptr()) }).map(drop)
 }
 
 /// Makes `path` the root directory of this process, and of nothing else. `chroot(2)`
 pub fn chroot(path: &str) -> io::Result<()> {
     let path = text(path)?;
+    // SAFETY: a text with its NUL, which outlives the call (chroot(2)).
     check(unsafe { c_chroot(path.as_ptr()) }.into()).map(drop)
 }
 
@@ -147,22 +155,26 @@ pub fn exec(program: &str, arguments: &[&str]) -> io::Error {
 
 /// Sends a signal. `kill(2)`
 pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: takes numbers only (kill(2)).
     check(unsafe { c_kill(pid, signal) }.into()).map(drop)
 }
 
 /// Holds all signals back from now on, for [`next_signal`]; [`allow_signals`] ends that. `sigprocmask(2)`
 pub fn hold_signals() -> io::Result<()> {
+    // SAFETY: the set is as long as libc's, and nothing is written back (sigprocmask(3)).
     check(unsafe { c_sigprocmask(0, &[u64::MAX; 16], std::ptr::null_mut()) }.into()).map(drop)
 }
 
 /// Lets signals through again: for a child, before it becomes another program. `sigprocmask(2)`
 pub fn allow_signals() -> io::Result<()> {
+    // SAFETY: the set is as long as libc's, and nothing is written back (sigprocmask(3)).
     check(unsafe { c_sigprocmask(1, &[u64::MAX; 16], std::ptr::null_mut()) }.into()).map(drop)
 }
 
 /// Waits for the next signal that is held back. Several SIGCHLD may arrive as one. `sigwait(3)`
 pub fn next_signal() -> io::Result<i32> {
     let mut signal = 0;
+    // SAFETY: the set is as long as libc's; the signal is written to a variable of ours (sigwait(3)).
     match unsafe { c_sigwait(&[u64::MAX; 16], &mut signal) } {
         0 => Ok(signal),
         errno => Err(io::Error::from_raw_os_error(errno)),
@@ -176,6 +188,7 @@ pub const CAP_LAST: u32 = 40;
 
 /// Takes a capability out of the bounding set: no program started from here can get it back. `prctl(2)`, PR_CAPBSET_DROP
 pub fn drop_bounding(capability: u32) -> io::Result<()> {
+    // SAFETY: this option takes numbers only (prctl(2)).
     check(unsafe { c_prctl(24, capability as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) }.into())
         .map(drop)
 }
@@ -184,11 +197,13 @@ pub fn drop_bounding(capability: u32) -> io::Result<()> {
 /// `prctl(2)`, PR_CAP_AMBIENT
 pub fn raise_ambient(capability: u32) -> io::Result<()> {
     let raise: c_ulong = 2;
+    // SAFETY: this option takes numbers only (prctl(2)).
     check(unsafe { c_prctl(47, raise, capability as c_ulong, 0 as c_ulong, 0 as c_ulong) }.into()).map(drop)
 }
 
 /// From now on no program gains rights by its set-user-id bit or file capabilities. `prctl(2)`, PR_SET_NO_NEW_PRIVS
 pub fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: this option takes numbers only (prctl(2)).
     check(unsafe { c_prctl(38, 1 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) }.into()).map(drop)
 }
 
@@ -197,5 +212,6 @@ pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io:
     let header: [u32; 2] = [0x2008_0522, 0];
     let half = |shift: u32| [effective, permitted, inheritable].map(|set| (set >> shift) as u32);
     let data: [[u32; 3]; 2] = [half(0), half(32)];
+    // SAFETY: capset(2) reads a header and two data structures, which outlive the call.
     check(unsafe { c_syscall(126, header.as_ptr(), data.as_ptr()) }).map(drop)
 }
