@@ -54,8 +54,8 @@ class Running(Case):
             client.containers.create("nobody/has-this:0")
 
     def test_life(self):
-        # A shell that is process 1 and has no trap is deaf to SIGTERM: only SIGKILL ends it, however soon that comes.
-        deaf = ["sh", "-c", "while :; do sleep 1; done"]
+        # Only SIGKILL ends this shell, once it has said that its trap is set: until then SIGTERM may be faster.
+        deaf = ["sh", "-c", "trap : TERM; echo deaf; while :; do sleep 1; done"]
         container = self.start(deaf, name="life", labels={"tier": "web"})
         self.assertEqual([found.name for found in client.containers.list(filters={"label": "tier=web"})], ["life"])
         container.pause()
@@ -70,10 +70,12 @@ class Running(Case):
         container.kill()
         container.reload()
         self.assertEqual((container.status, container.attrs["State"]["ExitCode"]), ("exited", 137))
+        said = container.logs().count(b"deaf")
         container.start()
         with self.assertRaises(APIError) as refused:
             container.remove()
         self.assertEqual(refused.exception.status_code, 409)
+        eventually(lambda: container.logs().count(b"deaf") > said)
         container.stop(timeout=0)
         self.assertEqual(container.wait()["StatusCode"], 137)
 
