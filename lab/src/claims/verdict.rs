@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::measure::stats::{Ratio, Stats};
 
+// ANCHOR: marks
 /// "Almost at once", in milliseconds: a tenth of a second is what people take as at once (Miller, *Response time in
 /// man-computer conversational transactions*, 1968).
 pub const AT_ONCE: f64 = 100.0;
@@ -20,6 +21,7 @@ pub const AT_ONCE: f64 = 100.0;
 pub const MINUTES: f64 = 120_000.0;
 /// Heavier by less than this is not heavier: a tenth.
 pub const HEAVIER: f64 = 1.1;
+// ANCHOR_END: marks
 
 /// How a claim came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

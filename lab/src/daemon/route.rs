@@ -85,8 +85,10 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         ["events"] if is(&get) => events::events(daemon, &query).await,
         ["auth"] if is(&post) => registry::log_in(daemon, request).await,
 
+        // ANCHOR: table
         ["containers", "json"] if is(&get) => containers::list(daemon, query).await,
         ["containers", "create"] if is(&post) => containers::create(daemon, query, request).await,
+        // ANCHOR_END: table
         ["containers", "prune"] if is(&post) => containers::prune(daemon, query).await,
         ["containers", id] if is(&delete) => containers::remove(daemon, id, query).await,
         ["containers", id, "json"] if is(&get) => containers::inspect(daemon, id, &query).await,

@@ -129,6 +129,7 @@ pub(crate) fn lower(name: &str) -> Result<bool, Error> {
 ///
 /// # Errors
 /// Where the kernel refuses, or the container is gone.
+// ANCHOR: plug
 pub(crate) fn plug(plug: &Plug, pid: i64) -> Result<(), Error> {
     let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
     let namespace = File::open(&path).context("open", path.display())?;
@@ -162,6 +163,7 @@ pub(crate) fn plug(plug: &Plug, pid: i64) -> Result<(), Error> {
     })
     .context("set up the network in a container of", &plug.bridge.name)
 }
+// ANCHOR_END: plug
 
 /// Plugs a machine in that is yet to be made, into a bridge that is there: its network card, whose TAP device goes with it.
 ///

@@ -17,6 +17,7 @@ use super::Error;
 ///
 /// Each implementation has a `create` of its own, since what it needs differs: layers or a disk, a kernel or none. All that
 /// follows is the same. Dropping a sandbox without `delete` may leave things behind.
+// ANCHOR: first
 pub trait Sandbox: Send {
     /// Starts the workload: returns when its `execve(2)` has succeeded.
     ///
@@ -38,6 +39,7 @@ pub trait Sandbox: Send {
     /// # Errors
     /// Where the signal could not be delivered.
     fn kill(&mut self, signal: i32) -> Result<(), Error>;
+    // ANCHOR_END: first
 
     /// Sets the size of the workload's terminal, whose master side the caller holds.
     ///

@@ -432,6 +432,7 @@ impl Builder<'_> {
     }
 
     /// Adds a layer: the remembered one, or what `make` makes.
+    // ANCHOR: layer
     fn layer(
         &mut self,
         work: &mut Work,
@@ -458,6 +459,7 @@ impl Builder<'_> {
         (self.say)(&format!(" ---> {}\n", &work.image.id().hex()[..12]));
         Ok(())
     }
+    // ANCHOR_END: layer
 }
 
 /// An instruction over several lines as one.

@@ -145,6 +145,7 @@ impl Monitor {
         self.engine.find(&self.id)
     }
 
+    // ANCHOR: live
     /// Runs the container as often as it is to be run.
     fn live(self: &Arc<Self>, place: &Place) {
         if !self.wait_for_start() {
@@ -174,6 +175,7 @@ impl Monitor {
         }
         self.farewell();
     }
+    // ANCHOR_END: live
 
     /// Idle until somebody wants a start (true), or nobody wants anything any more.
     fn wait_for_start(&self) -> bool {

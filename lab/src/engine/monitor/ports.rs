@@ -122,6 +122,7 @@ fn accept(listeners: &[(TcpListener, u16)], end: &OwnedFd, inside: &Arc<Inside>)
     }
 }
 
+// ANCHOR: pass
 /// One connection. This thread never returns to the host's network: it ends with the connection.
 fn pass(client: TcpStream, inside: &Inside, port: u16) {
     if let Some(namespace) = &inside.namespace
@@ -136,6 +137,7 @@ fn pass(client: TcpStream, inside: &Inside, port: u16) {
         copy(server, client);
     }
 }
+// ANCHOR_END: pass
 
 /// Copies until the end of one side, which the other is told.
 fn copy(mut from: TcpStream, mut to: TcpStream) {

@@ -82,6 +82,7 @@ impl Store {
         failures.into_inner().unwrap_or_else(PoisonError::into_inner).pop().map_or(Ok(()), Err)
     }
 
+    // ANCHOR: once
     fn unpack_layer(&self, layer: Layer, progress: &dyn Progress) -> Result<()> {
         let blob = self.open_blob(layer.blob, "a layer")?;
         // One process unpacks, the others wait for it. The blob's own file is the lock, so none is left behind.
@@ -99,6 +100,7 @@ impl Store {
         scratch.publish(&path)?;
         self.sync_directory("layers").map_err(Error::io("syncing", self.path("layers")))
     }
+    // ANCHOR_END: once
 }
 
 /// A list is as good after a panic of its holder as before.

@@ -215,6 +215,7 @@ impl Nodes {
     }
 
     /// Looks a name up. Its number, and how it is.
+    // ANCHOR: look_up
     pub(super) fn look_up(&mut self, parent: u64, name: &[u8]) -> Result<(u64, Statx), Errno> {
         if parent == TOP {
             let found = self.shares().find(|(_, share)| share.name.as_bytes() == name);
@@ -225,6 +226,7 @@ impl Nodes {
         let fd = child(&self.fd(parent)?, name)?;
         self.enter(parent, name, fd)
     }
+    // ANCHOR_END: look_up
 
     /// Gives an open file its number.
     pub(super) fn enter(&mut self, parent: u64, name: &[u8], fd: OwnedFd) -> Result<(u64, Statx), Errno> {
@@ -345,10 +347,12 @@ pub(super) const CONFINED: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_SYMLINKS);
 
 /// What a directory has of this name, as a descriptor that can do nothing; a symbolic link is the link itself.
+// ANCHOR: child
 pub(super) fn child(directory: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     // With O_PATH and O_NOFOLLOW the last part of a path may be a link, which RESOLVE_NO_SYMLINKS then takes as it is.
     openat2(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), CONFINED)
 }
+// ANCHOR_END: child
 
 /// How a file is.
 pub(super) fn status(fd: impl AsFd) -> Result<Statx, Errno> {
