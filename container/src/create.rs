@@ -66,6 +66,10 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     let plan = Plan::new(&spec, &around)?;
     state.own_pids = plan.namespaces.new_pid();
     state.namespaces = plan.namespaces.types();
+    state.chroot = !plan.namespaces.new_mounts();
+    if state.chroot {
+        dir.make_root()?;
+    }
 
     // The process: one clone into all new namespaces. It sets itself up while this goes on here.
     let door = open_door(&dir)?;

@@ -4,9 +4,10 @@
 //! children, so it is joined before the clone and the others after it. Where the container has a user namespace, the
 //! right to join comes from there: then a first child joins everything and makes the process as its sibling.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::ThreadNameSpaceType as Namespace;
 
@@ -70,7 +71,7 @@ impl Running {
     }
 
     /// A descriptor that becomes readable (`poll(2)`) when it has exited.
-    pub fn exit_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    pub fn exit_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 
@@ -118,9 +119,9 @@ impl Container {
         // Those that the container has for itself, new or joined; all others are this process's own already.
         let namespaces = Namespace::from_bits_retain(self.state().namespaces);
         let user = namespaces.contains(Namespace::USER);
-        let keep =
-            Newcomer::keep(&plan, &theirs, &entrance, streams.as_ref(), console.as_ref(), self.exit_fd());
-        let newcomer = Newcomer { link: theirs, streams, console, keep };
+        let root = self.state().chroot.then(|| self.root()).transpose()?;
+        let mut newcomer = Newcomer { link: theirs, streams, console, root, keep: Vec::new() };
+        newcomer.list(&plan, &entrance, self.exit_fd());
 
         let container = self.exit_fd();
         let into = unified.as_ref().map(AsFd::as_fd);
@@ -173,6 +174,15 @@ impl Container {
         let _ = process::reap(&running.pidfd);
         Err(error)
     }
+
+    /// The first process's root directory.
+    fn root(&self) -> Result<OwnedFd> {
+        let path = format!("/proc/{}/root", self.state().pid);
+        let root = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let root = root.context("open", &path)?;
+        // The number is safe to have used if the process is still there now.
+        if self.state().alive() { Ok(root) } else { Err(self.wrong("exec in", Status::Stopped)) }
+    }
 }
 
 /// Takes a child by its number, which cannot pass to another process before we have waited for it.
@@ -184,22 +194,15 @@ pub(crate) fn adopt(pid: i32) -> Result<sys::Cloned> {
 }
 
 impl Newcomer {
-    /// The numbers of all descriptors that the process needs, in rising order.
-    fn keep(
-        plan: &ProcessPlan,
-        link: &Link,
-        entrance: &Entrance,
-        streams: Option<&[OwnedFd; 3]>,
-        console: Option<&OwnedFd>,
-        container: std::os::fd::BorrowedFd<'_>,
-    ) -> Vec<i32> {
-        let own = [link.as_fd(), container].into_iter();
-        let others =
-            entrance.tasks.iter().chain(streams.into_iter().flatten()).chain(console).map(AsFd::as_fd);
-        let numbers = own.chain(others).chain(plan.descriptors()).map(|fd| fd.as_raw_fd());
-        let mut keep: Vec<i32> = (0..3 + plan.preserve_fds as i32).chain(numbers).collect();
+    /// Lists all descriptors that are the process's own; all others are closed first thing.
+    fn list(&mut self, plan: &ProcessPlan, entrance: &Entrance, container: BorrowedFd<'_>) {
+        let own = [self.link.as_fd(), container].into_iter();
+        let streams = self.streams.iter().flatten();
+        let others = entrance.tasks.iter().chain(streams).chain(&self.console).chain(&self.root);
+        let all = own.chain(others.map(AsFd::as_fd)).chain(plan.descriptors()).map(|fd| fd.as_raw_fd());
+        let mut keep: Vec<i32> = (0..3 + plan.preserve_fds as i32).chain(all).collect();
         keep.sort_unstable();
         keep.dedup();
-        keep
+        self.keep = keep;
     }
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::Hook;
+use rustix::mount::{MountPropagationFlags as Propagation, UnmountFlags, mount_change, unmount};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Membership;
@@ -22,8 +23,11 @@ use crate::spec::Spec;
 use crate::{process, rdt};
 
 const FILE: &str = "state.json";
+const NEW: &str = "state.new";
 const CONFIG: &str = "config.json";
 const DOOR: &str = "door";
+/// Where the root file system is mounted when others see the mounts too.
+pub(crate) const ROOT: &str = "root";
 
 /// The status of a container, as the specification names it (runtime.md, "State").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +82,9 @@ pub(crate) struct State {
     pub(crate) own_pids: bool,
     /// The types of namespaces that it does not share with the runtime, as flags of `clone(2)`.
     pub(crate) namespaces: u32,
+    /// Whether its root was entered by `chroot(2)`, in a mount namespace that is not its own.
+    #[serde(default)]
+    pub(crate) chroot: bool,
     /// Those that run after `start` and after `delete`, kept because the bundle may be gone by then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) poststart: Vec<Hook>,
@@ -136,7 +143,7 @@ impl StateDir {
     }
 
     pub(crate) fn write(&self, state: &State) -> Result<()> {
-        let (path, new) = (self.0.join(FILE), self.0.join("state.new"));
+        let (path, new) = (self.0.join(FILE), self.0.join(NEW));
         let text = serde_json::to_vec(state)
             .map_err(|error| Error::step("write", path.display(), io::Error::from(error)))?;
         fs::write(&new, text).context("write", new.display())?;
@@ -156,17 +163,48 @@ impl StateDir {
             .map_err(|error| Error::step("read", path.display(), io::Error::from(error)))
     }
 
+    /// Makes the place for a root file system that others see too.
+    pub(crate) fn make_root(&self) -> Result<()> {
+        let path = self.0.join(ROOT);
+        fs::create_dir(&path).context("make", path.display())
+    }
+
     /// Removes the directory. Repeatable.
     pub(crate) fn remove(&self) -> Result<()> {
-        // The files are known: no need to list them. What else there is (a killed runtime's) the slow way finds.
-        for file in [FILE, CONFIG, DOOR] {
+        // The files are known: no need to list them. Nothing goes but by its name: an image could be mounted here.
+        for file in [DOOR, CONFIG] {
             let _ = fs::remove_file(self.0.join(file));
         }
-        match fs::remove_dir(&self.0).or_else(|_| fs::remove_dir_all(&self.0)) {
+        let removed = self.remove_root().and_then(|()| {
+            // After the mounts: with it, what failed can be tried again.
+            let _ = fs::remove_file(self.0.join(FILE));
+            fs::remove_dir(&self.0).or_else(|_| {
+                let _ = fs::remove_file(self.0.join(NEW)); // a killed runtime's
+                fs::remove_dir(&self.0)
+            })
+        });
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).context("remove", self.0.display())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Takes away the mounts of a container whose mount namespace is not its own, with the place where they are. In other
+    /// namespaces the kernel detaches what is mounted on a directory that is removed (`rmdir(2)` of Linux 3.18).
+    fn remove_root(&self) -> io::Result<()> {
+        let path = self.0.join(ROOT);
+        loop {
+            match fs::remove_dir(&path) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    // None of them may be linked to the host's, or those would go too (mount_namespaces(7)).
+                    mount_change(&path, Propagation::PRIVATE | Propagation::REC)?;
+                    unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => return Ok(()),
+            }
         }
     }
 }
@@ -188,6 +226,7 @@ impl State {
             rdt: None,
             own_pids: true,
             namespaces: 0,
+            chroot: false,
             poststart: spec.hooks.as_ref().and_then(|hooks| hooks.poststart().clone()).unwrap_or_default(),
             poststop: spec.hooks.as_ref().and_then(|hooks| hooks.poststop().clone()).unwrap_or_default(),
             annotations: spec.annotations.clone(),

@@ -64,24 +64,34 @@ fn nothing_is_left(bundle: &Bundle, when: &str) {
 #[test]
 fn killed_at_any_system_call_the_runtime_leaves_nothing_that_delete_does_not_find() {
     needs_program!("strace", "strace");
-    let bundle = Bundle::new(&["sleep", "1000"]);
-    bundle.write();
-    // From its first change of the machine on.
-    let calls = places(&bundle, &["create", &bundle.id], "mkdir");
-    delete(&bundle);
-    assert!(calls.len() > 30, "{calls:?}");
-    for (name, count) in calls {
-        let inject = format!("inject={name}:signal=KILL:when={count}");
-        let options = ["-o", "/dev/null", "-e", &inject];
-        traced(&bundle, &options, &["create", &bundle.id]).status().unwrap();
-        nothing_is_left(&bundle, &format!("in create at {name} number {count}"));
+    // With mounts that nobody else sees, and with those that only `delete` takes away.
+    for own_mounts in [true, false] {
+        let mut bundle = Bundle::new(&["sleep", "1000"]);
+        let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| own_mounts || namespace["type"] != "mount");
+        bundle.write();
+        // From its first change of the machine on.
+        let calls = places(&bundle, &["create", &bundle.id], "mkdir");
+        delete(&bundle);
+        assert!(calls.len() > 30, "{calls:?}");
+        for (name, count) in calls {
+            let inject = format!("inject={name}:signal=KILL:when={count}");
+            let options = ["-o", "/dev/null", "-e", &inject];
+            traced(&bundle, &options, &["create", &bundle.id]).status().unwrap();
+            nothing_is_left(
+                &bundle,
+                &format!("in create at {name} number {count}, own mounts: {own_mounts}"),
+            );
+        }
     }
 }
 
 #[test]
 fn killed_while_it_starts_or_deletes_it_leaves_nothing_either() {
     needs_program!("strace", "strace");
-    let bundle = Bundle::new(&["sleep", "1000"]);
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "mount"); // there is more to take away then
     bundle.write();
     for (command, from) in [(&["start"][..], "connect"), (&["delete", "--force"], "pidfd_open")] {
         let call = [command, &[&bundle.id]].concat();

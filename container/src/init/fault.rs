@@ -42,6 +42,7 @@ steps! {
     Propagation = "cut mount propagation to the host at",
     Root = "mount root file system",
     Pivot = "pivot_root into",
+    Chroot = "chroot into",
     BuildMount = "prepare mounts:",
     Target = "open or make the target of mounts:",
     AttachMount = "mount",
@@ -128,7 +129,9 @@ impl Fault {
             Step::Domainname => text(plan.domainname.as_ref()),
             Step::Sysctl => text(plan.sysctls.get(index).map(|(path, _)| path)),
             Step::Propagation => Some("/".to_owned()),
-            Step::Root | Step::Pivot | Step::RootReadOnly | Step::RootPropagation => Some(plan.root.name()),
+            Step::Root | Step::Pivot | Step::Chroot | Step::RootReadOnly | Step::RootPropagation => {
+                Some(plan.root.name())
+            }
             Step::BuildMount | Step::Target | Step::AttachMount => {
                 plan.mounts.get(index).map(|mount| match &mount.source {
                     crate::plan::Source::Bind { path, .. } | crate::plan::Source::Prepared { path, .. } => {

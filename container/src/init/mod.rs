@@ -263,6 +263,11 @@ fn make_mounts(plan: &Plan, root: &OwnedFd) -> Result<(), Fault> {
             Source::Remount => mounts::remount(root.as_fd(), mount).at_index(Step::AttachMount, index)?,
             Source::FileSystem { .. } | Source::Bind { .. } | Source::Prepared { .. } => {
                 let detached = mounts::prepare(mount).at_index(Step::BuildMount, index)?;
+                if !plan.namespaces.new_mounts() && !matches!(mount.source, Source::FileSystem { .. }) {
+                    // A copy of the host's mount is still linked to it.
+                    let cut = mounts::propagate(detached.as_fd(), plan.propagation);
+                    cut.at_index(Step::AttachMount, index)?;
+                }
                 let target = mounts::target(root.as_fd(), mount, &detached).at_index(Step::Target, index)?;
                 mounts::attach(mount, &detached, &target).at_index(Step::AttachMount, index)?;
             }

@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, OFlags, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags as Flags, MoveMountFlags, OpenTreeFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
 use super::paths;
-use crate::plan::{Attributes, MountPlan, Source};
+use crate::plan::{MountPlan, Source};
 use crate::sys;
 
 /// `f_type` of a /proc (linux/magic.h).
@@ -88,7 +88,7 @@ pub(super) fn attach(plan: &MountPlan, mount: &OwnedFd, target: &OwnedFd) -> sys
     if plan.attributes.changes_tree() {
         change(mount.as_fd(), true, plan.attributes.tree_set, plan.attributes.tree_clear)?;
     }
-    propagate(mount.as_fd(), plan.attributes)
+    plan.attributes.propagation.map_or(Ok(()), |flags| propagate(mount.as_fd(), flags))
 }
 
 /// Gives the mount that is at the target other attributes.
@@ -100,12 +100,11 @@ pub(super) fn remount(root: BorrowedFd<'_>, plan: &MountPlan) -> sys::Result<()>
     if plan.attributes.changes_tree() {
         change(target.as_fd(), true, plan.attributes.tree_set, plan.attributes.tree_clear)?;
     }
-    propagate(target.as_fd(), plan.attributes)
+    plan.attributes.propagation.map_or(Ok(()), |flags| propagate(target.as_fd(), flags))
 }
 
-fn propagate(mount: BorrowedFd<'_>, attributes: Attributes) -> sys::Result<()> {
-    use rustix::mount::MountPropagationFlags as Flags;
-    let Some(flags) = attributes.propagation else { return Ok(()) };
+/// Sets where changes below a mount, or a tree of them, show (`mount_namespaces(7)`, "Shared subtrees").
+pub(super) fn propagate(mount: BorrowedFd<'_>, flags: Flags) -> sys::Result<()> {
     let propagation = u64::from((flags - Flags::REC).bits());
     let recursive = flags.contains(Flags::REC);
     let change = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 };

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::process::setsid;
+use rustix::process::{chroot, fchdir, setsid};
 use rustix::thread::{ThreadNameSpaceType as Namespace, move_into_thread_name_spaces, sched_setaffinity};
 
 use super::fault::{At, Fault, Step};
@@ -20,6 +20,8 @@ pub(crate) struct Newcomer {
     pub(crate) link: Link,
     pub(crate) streams: Option<[OwnedFd; 3]>,
     pub(crate) console: Option<OwnedFd>,
+    /// The container's root, where joining its mount namespace does not lead there.
+    pub(crate) root: Option<OwnedFd>,
     /// The numbers of all descriptors that it needs, in rising order.
     pub(crate) keep: Vec<RawFd>,
 }
@@ -77,6 +79,9 @@ fn join(
     process::seal(plan)?;
     let label_file = process::open_label(plan)?;
     move_into_thread_name_spaces(container, namespaces).at(Step::JoinNamespace)?;
+    if let Some(root) = &with.root {
+        fchdir(root).and_then(|()| chroot(c".")).at(Step::Chroot)?;
+    }
     Ok(label_file)
 }
 

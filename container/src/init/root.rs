@@ -15,20 +15,28 @@ use crate::sys;
 
 /// Mounts the root file system and makes it the working directory; what is mounted below it comes with it.
 pub(super) fn mount_root(plan: &Plan) -> Result<OwnedFd, Fault> {
-    // The namespace began as a copy of the host's mounts, linked to them: cut, so that nothing we mount shows there.
-    mount_change(c"/", plan.propagation).at(Step::Propagation)?;
-    if plan.propagation.contains(Propagation::SHARED) {
-        // Asked for rootfsPropagation "shared": the mount below which ours goes must not be (pivot_root(2)).
-        make_parent_private(plan).at(Step::Propagation)?;
+    let own = plan.namespaces.new_mounts();
+    if own {
+        // The namespace began as a copy of the host's mounts, linked to them: cut, so that nothing we mount shows there.
+        mount_change(c"/", plan.propagation).at(Step::Propagation)?;
+        if plan.propagation.contains(Propagation::SHARED) {
+            // Asked for rootfsPropagation "shared": the mount below which ours goes must not be (pivot_root(2)).
+            make_parent_private(plan).at(Step::Propagation)?;
+        }
     }
     match &plan.root {
-        RootPlan::Directory { path } => {
+        RootPlan::Directory { path, at } => {
             let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::OPEN_TREE_CLONE
                 | OpenTreeFlags::AT_RECURSIVE;
             let tree = open_tree(CWD, path.as_c_str(), flags).at(Step::Root)?;
             let onto = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-            move_mount(&tree, c"", CWD, path.as_c_str(), onto).at(Step::Root)?;
+            move_mount(&tree, c"", CWD, at.as_c_str(), onto).at(Step::Root)?;
+            if !own {
+                // Else what is mounted below it would show wherever the mount below it is shared with.
+                let private = Propagation::PRIVATE | Propagation::REC;
+                super::mounts::propagate(tree.as_fd(), private).at(Step::Propagation)?;
+            }
             fchdir(&tree).at(Step::Root)?;
             Ok(tree)
         }
@@ -40,6 +48,9 @@ pub(super) fn mount_root(plan: &Plan) -> Result<OwnedFd, Fault> {
             }
             mount(c"overlay", at.as_c_str(), c"overlay", MountFlags::empty(), data.as_c_str())
                 .at(Step::Root)?;
+            if !own {
+                mount_change(at.as_c_str(), Propagation::PRIVATE).at(Step::Propagation)?;
+            }
             chdir(at.as_c_str()).at(Step::Root)?;
             open(c".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at(Step::Root)
         }
@@ -48,7 +59,7 @@ pub(super) fn mount_root(plan: &Plan) -> Result<OwnedFd, Fault> {
 
 /// Makes the mount that holds the root directory private: the nearest directory above it that is a mount point.
 fn make_parent_private(plan: &Plan) -> sys::Result<()> {
-    let (RootPlan::Directory { path } | RootPlan::Overlay { at: path, .. }) = &plan.root;
+    let (RootPlan::Directory { path, .. } | RootPlan::Overlay { at: path, .. }) = &plan.root;
     let mut buffer = [0u8; libc::PATH_MAX as usize];
     let bytes = path.to_bytes();
     if bytes.len() >= buffer.len() {
@@ -75,7 +86,11 @@ fn make_parent_private(plan: &Plan) -> sys::Result<()> {
 // ANCHOR: enter
 /// Turns the working directory into the root and lets go of the host's tree. After this no path leads out.
 pub(super) fn enter(plan: &Plan) -> Result<(), Fault> {
-    if plan.pivot {
+    if !plan.namespaces.new_mounts() {
+        // The tree is others' too, so it stays, and only this process's root changes: a wall for whoever lacks
+        // CAP_SYS_CHROOT (chroot(2)).
+        chroot(c".").at(Step::Chroot)?;
+    } else if plan.pivot {
         // Both in one place: the new root goes on top, the old one ends up stacked on "." (pivot_root(2), Notes).
         pivot_root(c".", c".").at(Step::Pivot)?;
         if plan.propagation.contains(Propagation::SHARED) {
@@ -113,7 +128,7 @@ impl RootPlan {
 
     /// For messages.
     pub(crate) fn name(&self) -> String {
-        let (RootPlan::Directory { path } | RootPlan::Overlay { at: path, .. }) = self;
+        let (RootPlan::Directory { path, .. } | RootPlan::Overlay { at: path, .. }) = self;
         path.to_string_lossy().into_owned()
     }
 }

@@ -34,6 +34,7 @@ use crate::hooks as hooks_inside;
 use crate::network;
 use crate::options::RootFs;
 use crate::spec::{Spec, c_path, c_string};
+use crate::state::ROOT;
 
 /// What the first process of a container does, step by step.
 #[derive(Debug)]
@@ -62,9 +63,10 @@ pub(crate) struct Plan {
 /// Where the root file system comes from.
 #[derive(Debug)]
 pub(crate) enum RootPlan {
-    /// A directory of the host, bound onto itself so that it is a mount.
-    Directory { path: CString },
-    /// An overlay, mounted at a directory that only the container's mount namespace sees it on.
+    /// A directory of the host, made a mount by binding it: onto itself, or where others see the mounts too, onto a
+    /// directory that is the container's alone.
+    Directory { path: CString, at: CString },
+    /// An overlay, mounted at a directory of the container's.
     Overlay {
         at: CString,
         data: CString,
@@ -147,12 +149,16 @@ fn root(spec: &Spec, around: &Surroundings<'_>, namespaces: &Namespaces) -> Resu
         open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .context("open root file system", path.display())
     };
+    // Beside the state file: whoever deletes the container finds it there.
+    let shared = (!namespaces.new_mounts()).then(|| around.state_dir.join(ROOT));
     match around.rootfs {
         RootFs::Bundle => {
             let root = spec.root.as_ref().ok_or_else(|| Error::config("root", "is missing"))?;
             let path = around.bundle.join(root.path());
             drop(directory(&path)?); // to say what is missing before anything is made
-            Ok(RootPlan::Directory { path: c_path("root.path", &path)? })
+            let path = c_path("root.path", &path)?;
+            let at = shared.map_or(Ok(path.clone()), |at| c_path("root.path", at))?;
+            Ok(RootPlan::Directory { path, at })
         }
         RootFs::Overlay { lower, upper, work } => {
             // Named by descriptors, the directories can have any characters in their paths, and the options fit their
@@ -177,7 +183,7 @@ fn root(spec: &Spec, around: &Surroundings<'_>, namespaces: &Namespaces) -> Resu
                     format!("{} layers are too many for one overlay", layers.len()),
                 ));
             }
-            let at = c_path("root", around.state_dir)?;
+            let at = c_path("root", shared.as_deref().unwrap_or(around.state_dir))?;
             Ok(RootPlan::Overlay { at, data: c_string("root", data)?, layers })
         }
     }

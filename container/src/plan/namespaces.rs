@@ -82,12 +82,13 @@ impl Namespaces {
                 _ => this.join.push((fd, link_type(typ))),
             }
         }
-        if !this.has(Type::Mount) {
-            let reason =
-                "a namespace of type \"mount\" is needed: without one, pivot_root would change the host";
+        this.user = this.has(Type::User);
+        if this.user && !this.has(Type::Mount) {
+            // A mount namespace belongs to a user namespace, and who is in another has no right to mount there
+            // (mount_namespaces(7)).
+            let reason = "with a namespace of type \"user\" it needs one of type \"mount\" too, or nothing can be mounted";
             return Err(Error::config("linux.namespaces", reason));
         }
-        this.user = this.has(Type::User);
         if this.new_time.is_none() && linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())
         {
             let reason = "needs a new namespace of type \"time\" in linux.namespaces";
@@ -142,6 +143,12 @@ impl Namespaces {
             None => open(format!("/proc/{pid}/ns/net"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()),
         };
         link.context("open the network namespace of", pid)
+    }
+
+    /// Whether its mounts are nobody else's, and go when its last process does. Else they are made in a namespace that
+    /// others see too, and `delete` takes them away again.
+    pub(crate) fn new_mounts(&self) -> bool {
+        self.is_new(Type::Mount)
     }
 
     pub(crate) fn new_net(&self) -> bool {
