@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lab_clock::{Mark, Timeline};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -145,6 +145,18 @@ impl Container {
     /// [`Error::Config`] naming the limit that cannot be.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         self.state.cgroup.update(resources)
+    }
+
+    /// Gives its class of service other shares of caches and of the memory's bandwidth.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it has none, or where the kernel refuses them.
+    pub fn update_rdt(&self, rdt: &LinuxIntelRdt) -> Result<()> {
+        let Some(class) = &self.state.rdt else {
+            let reason = "this container was created without it, and has no class of service to change";
+            return Err(Error::config("linux.intelRdt", reason));
+        };
+        class.change(rdt)
     }
 
     /// Where the container stands in its life.

@@ -37,7 +37,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
     let dir = StateDir::claim(&options.root, &options.id)?;
     let mut made =
         Made { dir: Some(dir.clone()), cgroup: None, holder: None, rdt: None, devices: None, child: None };
-    let mut cgroup = Membership::plan(&spec, &options.id, options.systemd_cgroup)?;
+    let mut cgroup = Membership::plan(&spec, &options.id, options.cgroups)?;
     let mut state = State::new(&spec, &options.id, &bundle, cgroup.clone());
     state.rdt = Class::plan(spec.linux.as_ref().and_then(|linux| linux.intel_rdt().as_ref()), &options.id)?;
     dir.write(&state)?;
@@ -62,6 +62,7 @@ pub fn create(options: CreateOptions) -> Result<Container> {
         cgroup: &cgroup,
         pivot: !options.no_pivot,
         preserve_fds: options.preserve_fds,
+        new_keyring: options.new_keyring,
     };
     let plan = Plan::new(&spec, &around)?;
     state.own_pids = plan.namespaces.new_pid();

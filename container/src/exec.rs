@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::ThreadNameSpaceType as Namespace;
 
@@ -39,6 +40,8 @@ pub struct ExecOptions {
     pub preserve_fds: u32,
     /// Whether a paused container is no error: the call returns once that is resumed.
     pub ignore_paused: bool,
+    /// The cgroups below the container's to enter instead: a path, on version 1 with `controller,...:` before it.
+    pub cgroups: Vec<String>,
 }
 
 impl ExecOptions {
@@ -52,6 +55,7 @@ impl ExecOptions {
             pid_file: None,
             preserve_fds: 0,
             ignore_paused: false,
+            cgroups: Vec::new(),
         }
     }
 }
@@ -114,7 +118,7 @@ impl Container {
         let (streams, console) = stdio(options.stdio, options.process.terminal.unwrap_or(false))?;
         let plan = ProcessPlan::new(&options.process, &linux, &spec.annotations, options.preserve_fds)?;
         let (link, theirs) = Link::pair().context("make", "a socket pair")?;
-        let mut entrance = self.state().cgroup.entrance()?;
+        let mut entrance = self.state().cgroup.below(&options.cgroups)?.entrance()?;
         let unified = entrance.unified.take();
         // Those that the container has for itself, new or joined; all others are this process's own already.
         let namespaces = Namespace::from_bits_retain(self.state().namespaces);
@@ -125,11 +129,20 @@ impl Container {
 
         let container = self.exit_fd();
         let into = unified.as_ref().map(AsFd::as_fd);
+        let clone = |by_child| {
+            let newcomer = || init::newcomer(container, namespaces, &entrance, &newcomer, &plan, by_child);
+            match sys::clone_child(0, into, newcomer) {
+                // The container's own cgroup may not have processes any more: to where its first process is now.
+                Err(Errno::BUSY) if options.cgroups.is_empty() => {
+                    let other = self.state().cgroup.of_process(self.state().pid);
+                    let other = other.and_then(|other| other.entrance().ok()?.unified).ok_or(Errno::BUSY)?;
+                    sys::clone_child(0, Some(other.as_fd()), newcomer)
+                }
+                result => result,
+            }
+        };
         let cloned = if user {
-            let first = sys::clone_child(0, into, || {
-                init::newcomer(container, namespaces, &entrance, &newcomer, &plan, true)
-            })
-            .context("clone for", &plan.command)?;
+            let first = clone(true).context("clone for", &plan.command)?;
             drop(newcomer);
             // The first child's last words are the second one's id, as it sees ids: in our pid namespace.
             let said = link.listen().context("listen to", "the new process")?;
@@ -143,9 +156,7 @@ impl Container {
             let back =
                 namespaces.contains(Namespace::PROCESS_ID).then(|| BornElsewhere::with_process(container));
             let back = back.transpose()?;
-            let cloned = sys::clone_child(0, into, || {
-                init::newcomer(container, namespaces, &entrance, &newcomer, &plan, false)
-            });
+            let cloned = clone(false);
             drop(newcomer);
             back.map_or(Ok(()), BornElsewhere::come_back)?;
             cloned.context("clone for", &plan.command)?
@@ -187,8 +198,7 @@ impl Container {
 
 /// Takes a child by its number, which cannot pass to another process before we have waited for it.
 pub(crate) fn adopt(pid: i32) -> Result<sys::Cloned> {
-    let number =
-        Pid::from_raw(pid).ok_or_else(|| Error::step("adopt process", pid, rustix::io::Errno::SRCH))?;
+    let number = Pid::from_raw(pid).ok_or_else(|| Error::step("adopt process", pid, Errno::SRCH))?;
     let pidfd = pidfd_open(number, PidfdFlags::empty()).context("open a pidfd of", pid)?;
     Ok(sys::Cloned { pid, pidfd })
 }

@@ -67,7 +67,7 @@ pub use container::Container;
 pub use create::create;
 pub use error::{Error, Result};
 pub use exec::{ExecOptions, Running};
-pub use options::{CreateOptions, RootFs, Stdio};
+pub use options::{Cgroups, CreateOptions, RootFs, Stdio};
 pub use process::Exit;
 pub use security::seccomp::profile::default_seccomp;
 pub use state::Status;

@@ -46,6 +46,18 @@ pub enum RootFs {
     },
 }
 
+/// Who makes a container's cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cgroups {
+    /// This runtime, as directories (`cgroups(7)`).
+    #[default]
+    Files,
+    /// systemd, as a unit; `linux.cgroupsPath` then is `slice:prefix:name`.
+    Systemd,
+    /// Nobody: the container stays in the caller's, without limits.
+    None,
+}
+
 /// Everything that [`create`](crate::create) needs to know.
 #[derive(Debug)]
 pub struct CreateOptions {
@@ -67,8 +79,10 @@ pub struct CreateOptions {
     pub pid_file: Option<PathBuf>,
     /// How many descriptors from 3 on the workload keeps.
     pub preserve_fds: u32,
-    /// Whether systemd makes the cgroup; `linux.cgroupsPath` then is `slice:prefix:name`.
-    pub systemd_cgroup: bool,
+    /// Who makes the cgroup.
+    pub cgroups: Cgroups,
+    /// Whether the workload gets a session keyring of its own (`keyrings(7)`), or the caller's.
+    pub new_keyring: bool,
     /// Where the host's root is a ramfs: move the root instead of `pivot_root(2)`.
     pub no_pivot: bool,
 }
@@ -86,7 +100,8 @@ impl CreateOptions {
             timeline: None,
             pid_file: None,
             preserve_fds: 0,
-            systemd_cgroup: false,
+            cgroups: Cgroups::Files,
+            new_keyring: true,
             no_pivot: false,
         }
     }

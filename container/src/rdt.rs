@@ -79,8 +79,17 @@ impl Class {
                     .context("make (are there classes left? see info/*/num_closids)", directory.display())?,
             }
         }
+        self.write(&self.schemata)
+    }
+
+    /// Gives a class that is there other shares.
+    pub(crate) fn change(&self, rdt: &LinuxIntelRdt) -> Result<()> {
+        self.write(&schemata(rdt)?)
+    }
+
+    fn write(&self, schemata: &[String]) -> Result<()> {
         let file = self.path.join("schemata");
-        for line in &self.schemata {
+        for line in schemata {
             fs::write(&file, format!("{line}\n")).map_err(|error| {
                 let status = self.path.with_file_name("info").join("last_cmd_status");
                 let status = fs::read_to_string(status).unwrap_or_default();
@@ -199,9 +208,11 @@ mod tests {
         assert_eq!((own.path.as_path(), own.new), (tree.0.join("id").as_path(), true));
         assert_eq!(own.schemata, ["L3:0=f", "MB:0=20"]);
         let named = tree.plan(r#"{"closID":"there","enableMonitoring":true}"#).unwrap();
-        assert_eq!((named.new, named.monitor), (false, Some(tree.0.join("there/mon_groups/id"))));
+        assert_eq!((named.new, named.monitor.clone()), (false, Some(tree.0.join("there/mon_groups/id"))));
         let whole = tree.plan(r#"{"closID":"new","l3CacheSchema":"L3:0=1","schemata":["L2:0=f","MB:0=9"]}"#);
         assert_eq!(whole.unwrap().schemata, ["L3:0=1", "L2:0=f", "MB:0=9"]);
+        named.change(&serde_json::from_str(r#"{"l3CacheSchema":"L3:0=3"}"#).unwrap()).unwrap();
+        assert_eq!(fs::read_to_string(tree.0.join("there/schemata")).unwrap(), "L3:0=3\n");
     }
 
     #[test]

@@ -138,6 +138,34 @@ fn a_container_lives_in_version_2() {
     assert!(exit == Exit::Code(0) && text.contains("0::/below\n"), "{text}");
     assert_eq!(traces(&bundle), [].into());
 
+    // A process can be added to a cgroup below; and where the container's own may have none any more, since it hands a
+    // controller on, it goes to where the first process is.
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.config["linux"]["cgroupsPath"] = json!(format!("/lab-tests/{}", bundle.id));
+    let (mut container, _output) = bundle.create().unwrap();
+    container.start().unwrap();
+    let own = Path::new(ROOT).join("lab-tests").join(&bundle.id);
+    fs::create_dir(own.join("below")).unwrap();
+    let exec = |cgroups: &[&str], place: &str| {
+        let args = ["grep", "-qx", place, "/proc/self/cgroup"].map(str::to_owned).to_vec();
+        let process = spec::Process { args, cwd: "/".into(), ..spec::Process::default() };
+        let cgroups = cgroups.iter().map(|&path| path.to_owned()).collect();
+        container
+            .exec(ExecOptions { cgroups, ..ExecOptions::new(process) })
+            .map(|mut added| added.wait().unwrap())
+    };
+    assert_eq!(exec(&["below"], "0::/below").unwrap(), Exit::Code(0));
+    assert_eq!(exec(&[], "0::/").unwrap(), Exit::Code(0));
+    assert!(exec(&["pids:below"], "").unwrap_err().to_string().starts_with("--cgroup pids:below: "));
+    if let Some(controller) = controllers.split_whitespace().next() {
+        fs::write(own.join("below/cgroup.procs"), container.pid().unwrap().to_string()).unwrap();
+        fs::write(own.join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
+        assert_eq!(exec(&[], "0::/below").unwrap(), Exit::Code(0));
+        assert!(exec(&["/"], "").is_err(), "where it was told to go it cannot go");
+    }
+    container.delete(true).unwrap();
+    assert_eq!(traces(&bundle), [].into());
+
     // A file that the kernel does not have is named.
     let mut bundle = Bundle::new(&["true"]);
     bundle.config["linux"]["resources"] = json!({"unified": {"memory.nonesuch": "1"}});

@@ -9,6 +9,7 @@
 //! global lock that writing somebody's pid to `cgroup.procs` takes, and that lock waits for every CPU
 //! (`cgroup_procs_write_start`, kernel/cgroup/cgroup.c).
 
+mod below;
 mod control;
 mod devices;
 mod layout;
@@ -32,6 +33,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::options::Cgroups;
 use crate::spec::Spec;
 use crate::sys;
 use systemd::Scope;
@@ -68,7 +70,10 @@ pub(crate) struct Entrance {
 
 impl Membership {
     /// Works out where the container's cgroups will be; makes nothing yet.
-    pub(crate) fn plan(spec: &Spec, id: &str, by_systemd: bool) -> Result<Self> {
+    pub(crate) fn plan(spec: &Spec, id: &str, by: Cgroups) -> Result<Self> {
+        if by == Cgroups::None {
+            return Ok(Self::default());
+        }
         let configured = spec.linux.as_ref().and_then(|linux| linux.cgroups_path().clone());
         let configured = configured.filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = &configured
@@ -76,7 +81,7 @@ impl Membership {
         {
             return Err(Error::config("linux.cgroupsPath", "must not contain \"..\""));
         }
-        let scope = by_systemd.then(|| Scope::new(configured.as_deref(), id)).transpose()?;
+        let scope = (by == Cgroups::Systemd).then(|| Scope::new(configured.as_deref(), id)).transpose()?;
         let configured = scope.as_ref().map_or(Ok(configured), |scope| scope.path().map(Some))?;
         let privileged = rustix::process::geteuid().is_root();
         let groups = layout::trees()?

@@ -55,6 +55,17 @@ impl Arguments {
         Ok(Some(Word::Option(option)))
     }
 
+    /// An option that is on when it is there: alone, or with `=true` or `=false` as Go's programs take it.
+    pub(super) fn flag(&mut self) -> Result<bool, Failure> {
+        match self.parser.optional_value().map(text).transpose()?.as_deref() {
+            None | Some("true" | "1") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(other) => {
+                Err(Failure::new(format!("{} {other}: give true or false, or nothing", self.option)))
+            }
+        }
+    }
+
     /// The option's value, as text.
     pub(super) fn text(&mut self) -> Result<String, Failure> {
         text(self.parser.value().map_err(|error| usage(&error))?)
@@ -145,6 +156,15 @@ mod tests {
             assert!(matches!(arguments.next(), Ok(Some(Word::Option(_)))));
             assert_eq!(arguments.optional(&["true", "false"]).unwrap().as_deref(), value);
             assert!(matches!(arguments.next(), Ok(Some(Word::Name(name))) if name == "x"));
+        }
+    }
+
+    #[test]
+    fn a_flag_may_have_a_value() {
+        for (word, value) in [("--all", Some(true)), ("--all=false", Some(false)), ("--all=x", None)] {
+            let mut arguments = arguments(&[word]);
+            arguments.next().unwrap();
+            assert_eq!(arguments.flag().ok(), value, "{word}");
         }
     }
 

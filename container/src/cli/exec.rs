@@ -28,7 +28,9 @@ Usage: exec [OPTIONS] ID COMMAND [ARGUMENTS]...
       --no-new-privs          Set no_new_privs
       --pid-file FILE         File to write its id to
       --console-socket SOCKET Unix socket to send the terminal to
+      --pidfd-socket SOCKET   Unix socket to send a descriptor of it to (pidfd_open(2))
       --preserve-fds N        How many descriptors from 3 on it keeps
+      --cgroup [NAMES:]PATH   Into a cgroup that is below the container's, on version 1 for these controllers
       --ignore-paused         Also in a paused container: it runs once that is resumed
       --apparmor PROFILE      AppArmor profile to run under
       --process-label LABEL   SELinux label to run under";
@@ -48,6 +50,7 @@ struct Exec {
     ignore_paused: bool,
     apparmor: Option<String>,
     label: Option<String>,
+    cgroups: Vec<String>,
     ends: Ends,
     id: Option<String>,
     command: Vec<String>,
@@ -63,6 +66,7 @@ pub(super) fn exec(arguments: Arguments, global: &Global) -> Outcome {
     options.process.env.extend(create::listen_environment());
     options.preserve_fds = exec.ends.preserve_fds();
     options.ignore_paused = exec.ignore_paused;
+    options.cgroups = std::mem::take(&mut exec.cgroups);
     options.stdio = exec.ends.stdio()?;
     options.pid_file = exec.ends.pid_file.take();
     let terminal = options.process.terminal.unwrap_or(false);
@@ -76,6 +80,11 @@ pub(super) fn exec(arguments: Arguments, global: &Global) -> Outcome {
     };
     let signals = (!exec.detach).then(foreground::Signals::catch).transpose()?;
     let mut running = container.exec(options)?;
+    if let Err(failure) = exec.ends.send_pidfd(running.exit_fd()) {
+        let _ = running.kill(libc::SIGKILL);
+        running.wait()?;
+        return Err(failure);
+    }
     let Some(signals) = signals else { return Ok(0) };
     foreground::wait(relay.as_ref(), &signals, &running, |signal| {
         let _ = running.kill(signal);
@@ -101,18 +110,19 @@ impl Exec {
                 Word::Option(option) => option,
             };
             match option.as_str() {
-                "-t" | "--tty" => this.tty = true,
-                "-d" | "--detach" => this.detach = true,
+                "-t" | "--tty" => this.tty = arguments.flag()?,
+                "-d" | "--detach" => this.detach = arguments.flag()?,
                 "-p" | "--process" => this.process = Some(arguments.path()?),
                 "--cwd" => this.cwd = Some(arguments.path()?),
                 "-e" | "--env" => this.env.push(arguments.text()?),
                 "-u" | "--user" => this.user = Some(arguments.text()?),
                 "-g" | "--additional-gids" => this.gids.push(arguments.number()?),
                 "-c" | "--cap" => this.caps.push(arguments.text()?),
-                "--no-new-privs" => this.no_new_privs = true,
+                "--no-new-privs" => this.no_new_privs = arguments.flag()?,
                 "--apparmor" => this.apparmor = Some(arguments.text()?),
                 "--process-label" => this.label = Some(arguments.text()?),
-                "--ignore-paused" => this.ignore_paused = true,
+                "--cgroup" => this.cgroups.push(arguments.text()?),
+                "--ignore-paused" => this.ignore_paused = arguments.flag()?,
                 option if this.ends.take(option, &mut arguments)? => {}
                 option => return arguments::unknown(option),
             }

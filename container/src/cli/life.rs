@@ -46,7 +46,7 @@ pub(super) fn kill(arguments: Arguments, global: &Global) -> Outcome {
         match word {
             Word::Name(word) if id.is_none() => id = Some(word),
             Word::Name(word) => arguments::set(&mut name, word)?,
-            Word::Option(option) if matches!(option.as_str(), "-a" | "--all") => all = true,
+            Word::Option(option) if matches!(option.as_str(), "-a" | "--all") => all = arguments.flag()?,
             Word::Option(option) => return arguments::unknown(&option),
         }
     }
@@ -67,7 +67,9 @@ pub(super) fn delete(arguments: Arguments, global: &Global) -> Outcome {
     while let Some(word) = arguments.next()? {
         match word {
             Word::Name(word) => arguments::set(&mut id, word)?,
-            Word::Option(option) if matches!(option.as_str(), "-f" | "--force") => force = true,
+            Word::Option(option) if matches!(option.as_str(), "-f" | "--force") => {
+                force = arguments.flag()?;
+            }
             Word::Option(option) => return arguments::unknown(&option),
         }
     }

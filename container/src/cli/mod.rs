@@ -16,7 +16,7 @@ mod update;
 use std::path::PathBuf;
 
 use arguments::{Arguments, Word};
-use container::{Container, Error};
+use container::{Cgroups, Container, Error};
 
 const HELP: &str = "\
 An OCI runtime that is made to be read.
@@ -47,8 +47,10 @@ Options:
       --log FILE          File to write errors to, beside standard error
       --log-format FORMAT How to write that file: text or json
       --systemd-cgroup    Let systemd make the cgroup; linux.cgroupsPath then is slice:prefix:name
+      --cgroup-manager M  cgroupfs, systemd (the same), or disabled: the container stays in the caller's cgroup
       --rootless [BOOL]   Accepted for engines: whether this is root is seen from the user
       --debug             Accepted for engines: nothing is logged but errors
+      --criu FILE         Accepted for engines: there is no checkpoint
   -v, --version           Print the versions
   -h, --help              Print this, or a command's own help";
 
@@ -58,7 +60,7 @@ struct Global {
     root: Option<PathBuf>,
     log: Option<PathBuf>,
     log_format: log::Format,
-    systemd_cgroup: bool,
+    cgroups: Cgroups,
 }
 
 /// What a command that failed says and returns.
@@ -107,10 +109,14 @@ fn command(global: &mut Global) -> Outcome {
             "--root" => global.root = Some(arguments.path()?),
             "--log" => global.log = Some(arguments.path()?),
             "--log-format" => global.log_format = log::Format::named(&arguments.text()?)?,
-            "--systemd-cgroup" => global.systemd_cgroup = true,
+            "--systemd-cgroup" => {
+                global.cgroups = if arguments.flag()? { Cgroups::Systemd } else { Cgroups::Files };
+            }
+            "--cgroup-manager" => global.cgroups = cgroups(&arguments.text()?)?,
+            "--criu" => drop(arguments.path()?),
             "--rootless" => drop(arguments.optional(&["true", "false", "auto"])?),
-            "--debug" => {}
-            "-v" | "--version" => return features::version(),
+            "--debug" => drop(arguments.flag()?),
+            "-v" | "-V" | "--version" => return features::version(),
             option => return arguments::unknown(option),
         }
     }
@@ -138,7 +144,21 @@ fn run(command: &str, arguments: Arguments, global: &Global) -> Outcome {
         "checkpoint" | "restore" => Err(Failure::new(
             "checkpoint and restore are not supported: use an engine's own image commit, or a virtual machine",
         )),
+        "help" => {
+            println!("{HELP}");
+            Ok(0)
+        }
         other => Err(Failure::new(format!("there is no command {other:?}; see --help"))),
+    }
+}
+
+/// Who makes cgroups, as crun's option names it.
+fn cgroups(manager: &str) -> Result<Cgroups, Failure> {
+    match manager {
+        "cgroupfs" => Ok(Cgroups::Files),
+        "systemd" => Ok(Cgroups::Systemd),
+        "disabled" => Ok(Cgroups::None),
+        _ => Err(Failure::new(format!("--cgroup-manager {manager}: use cgroupfs, systemd or disabled"))),
     }
 }
 

@@ -87,7 +87,7 @@ pub(super) fn list(arguments: Arguments, global: &Global) -> Outcome {
             Word::Name(name) => return Err(Failure::new(format!("list takes no name; {name:?} is one"))),
             Word::Option(option) => match option.as_str() {
                 "-f" | "--format" => json = is_json(&arguments.text()?)?,
-                "-q" | "--quiet" => quiet = true,
+                "-q" | "--quiet" => quiet = arguments.flag()?,
                 option => return arguments::unknown(option),
             },
         }
@@ -183,7 +183,7 @@ pub(super) fn events(arguments: Arguments, global: &Global) -> Outcome {
         match word {
             Word::Name(name) => arguments::set(&mut id, name)?,
             Word::Option(option) => match option.as_str() {
-                "--stats" => once = true,
+                "--stats" => once = arguments.flag()?,
                 "--interval" => interval = arguments.text()?,
                 option => return arguments::unknown(option),
             },

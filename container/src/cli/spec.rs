@@ -13,6 +13,7 @@ Write an example configuration.
 Usage: spec [OPTIONS]
 
   -b, --bundle DIR            Where to write config.json (default: .)
+  -f, --file FILE             Another name for it
       --rootless              For an ordinary user";
 
 /// The example: what engines give a container by default, with a shell to run.
@@ -21,18 +22,19 @@ const EXAMPLE: &[u8] = include_bytes!("example.json");
 /// `spec`.
 pub(super) fn spec(arguments: Arguments) -> Outcome {
     let mut arguments = arguments.for_command(HELP);
-    let (mut bundle, mut rootless) = (PathBuf::from("."), false);
+    let (mut bundle, mut file, mut rootless) = (PathBuf::from("."), None, false);
     while let Some(word) = arguments.next()? {
         match word {
             Word::Name(name) => return Err(Failure::new(format!("spec takes no name; {name:?} is one"))),
             Word::Option(option) => match option.as_str() {
                 "-b" | "--bundle" => bundle = arguments.path()?,
-                "--rootless" => rootless = true,
+                "--rootless" => rootless = arguments.flag()?,
+                "-f" | "--file" => file = Some(arguments.path()?),
                 option => return arguments::unknown(option),
             },
         }
     }
-    let path = bundle.join("config.json");
+    let path = bundle.join(file.unwrap_or_else(|| "config.json".into()));
     if path.exists() {
         return Err(Failure::new(format!("{} exists already; remove it first", path.display())));
     }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde_json::{Value, json};
 
 use super::arguments::{self, Arguments, Word, needed};
@@ -28,13 +28,19 @@ Usage: update [OPTIONS] ID
       --cpuset-cpus LIST      CPUs it may run on, as 0-2,7
       --cpuset-mems LIST      Memory nodes it may use
       --blkio-weight N        Weight of its input and output against others
-      --pids-limit N          How many processes";
+      --pids-limit N          How many processes
+      --l3-cache-schema TEXT  Share of the processor's cache (Intel RDT)
+      --mem-bw-schema TEXT    Share of the memory's bandwidth
+      --kernel-memory BYTES, --kernel-memory-tcp BYTES
+                              Of version 1; the first is passed over, as the specification wants";
 
 /// Options that are numbers, and the field of `linux.resources` that each sets.
 const NUMBERS: &[(&str, &str, &str)] = &[
     ("--memory", "memory", "limit"),
     ("--memory-swap", "memory", "swap"),
     ("--memory-reservation", "memory", "reservation"),
+    ("--kernel-memory", "memory", "kernel"),
+    ("--kernel-memory-tcp", "memory", "kernelTCP"),
     ("--cpu-quota", "cpu", "quota"),
     ("--cpu-period", "cpu", "period"),
     ("--cpu-burst", "cpu", "burst"),
@@ -50,7 +56,7 @@ const NUMBERS: &[(&str, &str, &str)] = &[
 /// `update`.
 pub(super) fn update(arguments: Arguments, global: &Global) -> Outcome {
     let mut arguments = arguments.for_command(HELP);
-    let (mut id, mut file, mut fields) = (None, None, json!({}));
+    let (mut id, mut file, mut fields, mut rdt) = (None, None, json!({}), json!({}));
     while let Some(word) = arguments.next()? {
         let option = match word {
             Word::Name(name) => {
@@ -63,6 +69,8 @@ pub(super) fn update(arguments: Arguments, global: &Global) -> Outcome {
             "-r" | "--resources" => file = Some(arguments.text()?),
             "--cpuset-cpus" => fields["cpu"]["cpus"] = arguments.text()?.into(),
             "--cpuset-mems" => fields["cpu"]["mems"] = arguments.text()?.into(),
+            "--l3-cache-schema" => rdt["l3CacheSchema"] = arguments.text()?.into(),
+            "--mem-bw-schema" => rdt["memBwSchema"] = arguments.text()?.into(),
             option => {
                 let Some((_, object, field)) = NUMBERS.iter().find(|(name, ..)| *name == option) else {
                     return arguments::unknown(option);
@@ -83,6 +91,11 @@ pub(super) fn update(arguments: Arguments, global: &Global) -> Outcome {
     let resources: LinuxResources =
         serde_json::from_slice(&text).map_err(|error| Failure::new(format!("{from}: {error}")))?;
     container.update(&resources)?;
+    if rdt != json!({}) {
+        let rdt: LinuxIntelRdt =
+            serde_json::from_value(rdt).map_err(|error| Failure::new(format!("the options: {error}")))?;
+        container.update_rdt(&rdt)?;
+    }
     Ok(0)
 }
 

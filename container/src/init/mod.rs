@@ -24,6 +24,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use lab_clock::{Mark, Timeline};
 use rustix::fs::{OFlags, open};
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Gid, Uid, setsid, umask};
 use rustix::thread::{
@@ -95,7 +96,7 @@ pub(crate) fn first_process(plan: &Plan, mut with: Belongings, timeline: Option<
     };
     let knock = loop {
         match accept_with(&with.door, SocketFlags::CLOEXEC) {
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
             Ok(knock) => break knock,
             Err(_) => sys::exit(1),
         }
@@ -105,7 +106,7 @@ pub(crate) fn first_process(plan: &Plan, mut with: Belongings, timeline: Option<
         Err(fault) => fault,
     };
     link::report(&knock, fault);
-    sys::exit(if fault.errno == rustix::io::Errno::NOENT { 127 } else { 126 })
+    sys::exit(if fault.errno == Errno::NOENT { 127 } else { 126 })
 }
 
 /// Joins the user namespace and makes the first process from there: with the runtime as its parent too (CLONE_PARENT,
@@ -237,10 +238,12 @@ fn settings(plan: &Plan) -> Result<(), Fault> {
     if plan.namespaces.new_net() {
         sys::loopback_up().at(Step::Loopback)?;
     }
-    match sys::new_session_keyring() {
+    match plan.new_keyring.then(sys::new_session_keyring) {
         // ENOSYS: a kernel without keys. EPERM, EACCES: an outer seccomp filter; then the keys are as hidden as ours.
-        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) | Ok(()) => {}
-        Err(error) => return Err(error).at(Step::Keyring),
+        Some(Err(error)) if ![Errno::NOSYS, Errno::PERM, Errno::ACCESS].contains(&error) => {
+            return Err(error).at(Step::Keyring);
+        }
+        _ => {}
     }
     for (index, (path, value)) in plan.sysctls.iter().enumerate() {
         use rustix::fs::{Mode, OFlags, open};

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Plan, Surroundings};
 use crate::cgroup::Membership;
 use crate::error::Error;
-use crate::options::RootFs;
+use crate::options::{Cgroups, RootFs};
 use crate::rdt::Class;
 use crate::spec;
 
@@ -25,7 +25,7 @@ fn corpus() -> Vec<Value> {
 fn plan(text: &[u8]) -> Result<(), Error> {
     let bundle = Path::new("/nonesuch-bundle");
     let spec = spec::parse_spec(text, bundle)?;
-    let cgroup = Membership::plan(&spec, "hostile", false)?;
+    let cgroup = Membership::plan(&spec, "hostile", Cgroups::Files)?;
     if let Some(resources) = spec.linux.as_ref().and_then(|linux| linux.resources().as_ref()) {
         crate::cgroup::check(resources)?;
     }
@@ -35,8 +35,15 @@ fn plan(text: &[u8]) -> Result<(), Error> {
     // An overlay of a directory that exists, so that most configurations get past their root.
     let rootfs = RootFs::Overlay { lower: vec!["/".into()], upper: "/".into(), work: "/".into() };
     let state_dir = Path::new("/");
-    let around =
-        Surroundings { bundle, state_dir, rootfs: &rootfs, cgroup: &cgroup, pivot: true, preserve_fds: 0 };
+    let around = Surroundings {
+        bundle,
+        state_dir,
+        rootfs: &rootfs,
+        cgroup: &cgroup,
+        pivot: true,
+        preserve_fds: 0,
+        new_keyring: true,
+    };
     Plan::new(&spec, &around).map(drop)
 }
 

@@ -54,6 +54,7 @@ pub(crate) struct Plan {
     pub(crate) read_only: Vec<CString>,
     pub(crate) root_read_only: bool,
     pub(crate) pivot: bool,
+    pub(crate) new_keyring: bool,
     pub(crate) process: ProcessPlan,
     /// Whether the runtime has hooks to run before the root changes.
     pub(crate) hooks: bool,
@@ -84,6 +85,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cgroup: &'a cgroup::Membership,
     pub(crate) pivot: bool,
     pub(crate) preserve_fds: u32,
+    pub(crate) new_keyring: bool,
 }
 
 impl Plan {
@@ -122,6 +124,7 @@ impl Plan {
             read_only: paths("readonlyPaths", linux.readonly_paths())?,
             root_read_only: spec.root.as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
             pivot: around.pivot,
+            new_keyring: around.new_keyring,
             process: ProcessPlan::new(process, linux, &spec.annotations, around.preserve_fds)?,
             namespaces,
             hooks: spec.hooks.as_ref().is_some_and(hooks_inside::before_pivot),

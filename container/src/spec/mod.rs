@@ -64,8 +64,16 @@ fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(from: D)
 /// # Errors
 /// [`Error::Bundle`] without a readable file, [`Error::Config`] naming the field that is wrong.
 pub fn load(bundle: &Path) -> Result<Spec> {
-    let text = read(&bundle.join("config.json"))?;
-    let spec = parse_spec(&text, bundle)?;
+    load_file(&bundle.join("config.json"))
+}
+
+/// Reads a configuration that has another name.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_file(path: &Path) -> Result<Spec> {
+    let text = read(path)?;
+    let spec = parse_file(&text, path)?;
     Ok(Spec { text, ..spec })
 }
 
@@ -74,7 +82,11 @@ pub fn load(bundle: &Path) -> Result<Spec> {
 /// # Errors
 /// As [`load`]; `bundle` is for messages.
 pub fn parse_spec(text: &[u8], bundle: &Path) -> Result<Spec> {
-    let spec: Spec = parse(text, &bundle.join("config.json"))?;
+    parse_file(text, &bundle.join("config.json"))
+}
+
+fn parse_file(text: &[u8], path: &Path) -> Result<Spec> {
+    let spec: Spec = parse(text, path)?;
     let version = &spec.oci_version;
     if !is_known(version) {
         let reason = format!("{version:?} is not a version this runtime knows; it carries out 1.0 to 1.3");
