@@ -1,51 +1,6 @@
-//! Links the program `lab-container`, and nothing else, statically where the machine can.
-//!
-//! A container's start is a few milliseconds, and one of them went into loading three shared libraries and applying
-//! their relocations. `-C target-feature=+crt-static` would do the same, but cargo takes it for a whole build only, so
-//! what it changes of the link is done here: `-static-pie`, and archives in the place of the shared libraries that
-//! rustc names. Where an archive is missing (Fedora: glibc-static) the program is linked as usual.
+//! Links `lab-container` statically where the machine can: see `lab_clock::link`.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-/// What rustc asks the linker for by name, and the linker script that answers (ld's "Implicit Linker Scripts").
-const ANSWERS: &[(&str, &str)] = &[
-    ("libc.so", "GROUP ( -l:libc.a -l:libgcc.a -l:libgcc_eh.a )"),
-    ("libm.so", "INPUT ( -l:libm.a )"),
-    ("libgcc_s.so", "INPUT ( -l:libgcc_eh.a )"),
-];
-
-fn main() {
+fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
-    let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let gnu = variable("CARGO_CFG_TARGET_OS") == "linux" && variable("CARGO_CFG_TARGET_ENV") == "gnu";
-    let native = variable("HOST") == variable("TARGET");
-    let dynamic = !variable("CARGO_CFG_TARGET_FEATURE").split(',').any(|feature| feature == "crt-static");
-    let archives = ["libc.a", "libm.a", "libgcc.a", "libgcc_eh.a", "rcrt1.o"];
-    // Before glibc 2.34 threads were a library of their own, which would be loaded all the same.
-    let one_library = !found("libpthread.so");
-    if !(gnu && native && dynamic && one_library && archives.into_iter().all(found)) {
-        return;
-    }
-    let scripts = PathBuf::from(variable("OUT_DIR"));
-    for (name, script) in ANSWERS {
-        std::fs::write(scripts.join(name), script).expect("OUT_DIR can be written to");
-    }
-    println!("cargo:rustc-link-arg-bin=lab-container=-static-pie");
-    // Relative relocations as a bitmap, a twentieth of the size (DT_RELR; a linker that does not know it warns only).
-    println!("cargo:rustc-link-arg-bin=lab-container=-Wl,-z,pack-relative-relocs");
-    println!("cargo:rustc-link-arg-bin=lab-container=-L{}", scripts.display());
-    // Cargo forgets the profile's `strip` for a package that has an `opt-level` of its own there.
-    if variable("PROFILE") == "release" && variable("DEBUG") == "false" {
-        println!("cargo:rustc-link-arg-bin=lab-container=-Wl,--strip-all");
-    }
-}
-
-/// Whether the C compiler finds a file of the C library's: then it answers with a path.
-fn found(file: &str) -> bool {
-    let output = Command::new("cc").arg(format!("-print-file-name={file}")).output();
-    output.is_ok_and(|output| {
-        let path = String::from_utf8_lossy(&output.stdout);
-        Path::new(path.trim()).is_absolute()
-    })
+    lab_clock::link::statically("lab-container")
 }

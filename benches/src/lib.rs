@@ -9,8 +9,8 @@
 //! - [`programs`]: where the lab's own programs and its peers are, and the same bundle for each.
 //!
 //! `cargo bench -p benches --bench walls` is the first to run: both walls' speed and size beside crun and runc;
-//! `--bench container` races the container runtime's own commands, and counts its system calls and memory. `--bench pieces`
-//! measures what both walls are made of, each piece alone.
+//! `--bench container` races the container runtime's own commands, and counts its system calls and memory; `--bench machine`
+//! weighs the process of a machine that idles. `--bench pieces` measures what both walls are made of, each piece alone.
 
 pub mod cgroups;
 pub mod programs;

@@ -78,6 +78,7 @@ pub(crate) fn leave_host() -> Result<(), Error> {
 }
 
 /// This thread enters the jail, as what it is for. Nothing, where the process has none.
+#[inline(never)]
 pub(crate) fn enter(role: Role) {
     let Some(filters) = FILTERS.get() else { return };
     let filter = filters.by_role.iter().find(|(known, _)| *known == role);

@@ -44,7 +44,7 @@
 //! 5. `board`, how devices are wired; [`devices`]: one file each; [`event_loop`], the thread that they work on.
 //! 6. [`vm`]: a running machine, and how it ends. [`stats`]: what it did; [`explain`]: the same, as it happens.
 //! 7. [`snapshot`]: a machine written down, and any number of machines made of that.
-//! 8. [`agent`], [`sandbox`]: from a machine to a bundle's process; [`network`]: its cards; `warm`: from a snapshot to one.
+//! 8. [`spec`], [`agent`], [`sandbox`]: from a machine to a bundle's process; [`network`]: its cards; `warm`: from a snapshot to one.
 //! 9. [`runtime`]: a machine that lives on between the commands of an engine; `jail`: what its process may still do.
 
 mod board;
@@ -71,6 +71,7 @@ pub mod qemu;
 pub mod runtime;
 pub mod sandbox;
 pub mod snapshot;
+pub mod spec;
 pub mod stats;
 pub mod vcpu;
 pub mod vm;

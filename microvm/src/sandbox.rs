@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use lab_clock::Timeline;
 use nix::sys::eventfd::EventFd;
-use oci_spec::runtime::{Process, Spec};
 
 use crate::agent::{AgentError, Exit, ProcessId, RootDevice, Session, Stdio, flatten};
 use crate::devices::serial::Console;
@@ -28,6 +27,7 @@ use crate::kvm::Kvm;
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::qemu::{self, Board, Qemu};
+use crate::spec::{self, Process, Spec};
 use crate::stats::Report;
 use crate::vm::{AtEnd, LINES, Vm};
 use crate::warm::Warm;
@@ -175,8 +175,8 @@ pub fn create(options: CreateOptions) -> Result<Sandbox, Error> {
 /// As [`create`].
 // ANCHOR: create
 pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<Sandbox, Error> {
-    let spec = load_spec(&options.bundle)?;
-    let process = spec.process().clone().ok_or_else(|| no_process(&options.bundle))?;
+    let spec = spec::load(&options.bundle)?;
+    let process = spec.process.clone().ok_or_else(|| spec::no_process(&options.bundle))?;
     let files = StateDir::make(&options.root, &options.id)?;
     let timeline = match options.timeline {
         Some(ref timeline) => timeline.clone(),
@@ -506,15 +506,6 @@ fn explain(error: AgentError, vm: &Machine) -> Error {
     }
 }
 
-pub(crate) fn load_spec(bundle: &Path) -> Result<Spec, Error> {
-    let path = bundle.join("config.json");
-    Spec::load(&path).map_err(|error| Error::Bundle { path, reason: error.to_string() })
-}
-
-pub(crate) fn no_process(bundle: &Path) -> Error {
-    Error::Bundle { path: bundle.join("config.json"), reason: "process: there is none to run".into() }
-}
-
 fn initramfs(modules: &[PathBuf]) -> Result<Initramfs, Error> {
     let mut initramfs = Initramfs::new();
     initramfs.add_executable("init", GUEST_INIT);
@@ -630,11 +621,5 @@ mod tests {
         }
         let text = format!("{:?}", initramfs(&modules).unwrap());
         assert!(text.contains("modules/00-b.ko") && text.contains("modules/01-a.ko"));
-    }
-
-    #[test]
-    fn a_bundle_without_a_configuration_is_an_error_that_names_it() {
-        let error = load_spec(Path::new("/nowhere")).unwrap_err().to_string();
-        assert!(error.contains("/nowhere/config.json"), "{error}");
     }
 }

@@ -5,10 +5,11 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::Mount;
 
 use crate::Error;
 use crate::devices::virtio::fs::Share;
+use crate::spec::Spec;
 
 /// By what the guest finds the device (virtio 1.2, section 5.11.4).
 pub(crate) const TAG: &str = "lab";
@@ -24,7 +25,7 @@ pub(crate) fn is_bind(mount: &Mount) -> bool {
 
 /// The bundle's bind mounts, in order.
 pub(crate) fn binds(spec: &Spec) -> impl Iterator<Item = &Mount> {
-    spec.mounts().iter().flatten().filter(|mount| is_bind(mount))
+    spec.mounts.iter().filter(|mount| is_bind(mount))
 }
 
 /// What the bind mounts' shares are called, in the same order.

@@ -47,6 +47,27 @@ pub(crate) fn map_file_over(
     if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Has the heap cost few pages (mallopt(3)). All threads allocate from one: glibc would give each its own, and threads that
+/// mostly wait do not get into each other's way. And large buffers get pages of their own, which are there only when they are
+/// used. To be called before threads are made.
+pub(crate) fn save_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: both calls take two numbers; what mallopt(3) does not know it refuses.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 10);
+    }
+}
+
+/// Gives the heap's pages back that nothing is in any more (malloc_trim(3)).
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it may be called at any time, by any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Goes on twice, as `fork(2)` does: the child's number in this process, none in the child. To be called while there is one
 /// thread: a lock that another holds would stay held in the child.
 pub(crate) fn fork() -> io::Result<Option<i32>> {

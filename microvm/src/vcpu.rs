@@ -241,6 +241,8 @@ impl Vcpu {
     }
     // ANCHOR_END: run
 
+    // Not a part of `run`, whose stack it would make larger by a vCPU's whole state.
+    #[inline(never)]
     fn serve_kick(&self) -> u8 {
         let request = self.control.request.load(Ordering::SeqCst);
         if request & SAMPLE != 0
@@ -253,6 +255,7 @@ impl Vcpu {
     }
 
     /// After KVM_EXIT_INTERNAL_ERROR: an instruction that KVM's emulator lacks may be one that we can do.
+    #[inline(never)]
     fn repair(&mut self) -> Result<(), End> {
         const KVM_INTERNAL_ERROR_EMULATION: u32 = 1;
         match sys::internal_error(&mut self.fd) {

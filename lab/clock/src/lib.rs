@@ -20,6 +20,8 @@
 //! ```
 
 pub mod date;
+#[cfg(feature = "build")]
+pub mod link;
 mod mark;
 mod sys;
 

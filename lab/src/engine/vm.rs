@@ -197,7 +197,7 @@ impl Sandbox for Vm {
     }
 
     fn exec(&mut self, process: Process, stdio: Stdio) -> Result<Box<dyn Inside>, Error> {
-        Ok(Box::new(Added(self.machine.exec(&process, streams(stdio))?)))
+        Ok(Box::new(Added(self.machine.exec(&(&process).into(), streams(stdio))?)))
     }
 
     fn update(&mut self, _resources: &LinuxResources) -> Result<(), Error> {

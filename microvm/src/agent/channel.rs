@@ -14,8 +14,8 @@ use super::AgentError;
 /// The longest payload that we take from the guest in a frame other than `Data`: it only reports failures by text.
 const MOST_REPORT: u32 = 4096;
 
-/// Bytes read at once: a few of the longest frames that the guest may send.
-const READ: usize = 64 * 1024;
+/// Bytes read at once: the longest frame that the guest may send. They stay in memory as long as the machine.
+const READ: usize = Header::SIZE + MAX_DATA as usize;
 
 /// The stream to the guest.
 #[derive(Debug)]

@@ -8,11 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use guest_wire::{Fields, MAX_PAYLOAD, Tag, Writer};
 use nix::libc;
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Mount, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Mount, PosixRlimitType, Root};
 
 use super::AgentError;
 use crate::network::Network;
 use crate::shares;
+use crate::spec::{Process, Spec};
 
 /// What holds the root file system, as the guest names it.
 #[derive(Clone, Copy, Debug)]
@@ -50,36 +51,34 @@ pub fn setup(spec: &Spec, root: &RootDevice<'_>, network: &Network) -> Result<Ve
     if shared_root || shares::binds(spec).next().is_some() {
         payload.text(Tag::Shares, "the shares", shares::TAG)?;
     }
-    if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
+    if spec.root.as_ref().and_then(Root::readonly) == Some(true) {
         payload.0.field(Tag::RootReadOnly, &[]);
     }
-    if let Some(name) = spec.hostname() {
+    if let Some(name) = &spec.hostname {
         payload.text(Tag::HostName, "hostname", name)?;
     }
-    if let Some(name) = spec.domainname() {
+    if let Some(name) = &spec.domainname {
         payload.text(Tag::DomainName, "domainname", name)?;
     }
     let mut names = shares::names();
-    for mount in spec.mounts().iter().flatten() {
+    for mount in &spec.mounts {
         // In the order in which `shares::of` gives the names out.
         let shared = if shares::is_bind(mount) { names.next() } else { None };
         payload.mount(mount, shared)?;
     }
-    if let Some(linux) = spec.linux() {
-        for path in linux.masked_paths().iter().flatten() {
-            payload.text(Tag::MaskedPath, "linux.maskedPaths", path)?;
+    for path in &spec.linux.masked_paths {
+        payload.text(Tag::MaskedPath, "linux.maskedPaths", path)?;
+    }
+    for path in &spec.linux.readonly_paths {
+        payload.text(Tag::ReadOnlyPath, "linux.readonlyPaths", path)?;
+    }
+    for (name, value) in &spec.linux.sysctl {
+        // Dots separate, unless a part has a dot itself: then slashes do, as sysctl(8) reads it.
+        let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(AgentError::config(format!("linux.sysctl: {name} is no name of a parameter")));
         }
-        for path in linux.readonly_paths().iter().flatten() {
-            payload.text(Tag::ReadOnlyPath, "linux.readonlyPaths", path)?;
-        }
-        for (name, value) in linux.sysctl().iter().flatten() {
-            // Dots separate, unless a part has a dot itself: then slashes do, as sysctl(8) reads it.
-            let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
-            if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-                return Err(AgentError::config(format!("linux.sysctl: {name} is no name of a parameter")));
-            }
-            payload.texts(Tag::Sysctl, "linux.sysctl", &[], &[path.as_bytes(), value.as_bytes()])?;
-        }
+        payload.texts(Tag::Sysctl, "linux.sysctl", &[], &[path.as_bytes(), value.as_bytes()])?;
     }
     payload.network(network)?;
     payload.time();
@@ -93,7 +92,7 @@ pub fn setup(spec: &Spec, root: &RootDevice<'_>, network: &Network) -> Result<Ve
 pub fn renew(spec: &Spec, network: &Network, seed: &[u8]) -> Result<Vec<u8>, AgentError> {
     let mut payload = Payload(Writer::new(Vec::new()));
     payload.0.field(Tag::Seed, &[seed]);
-    if let Some(name) = spec.hostname() {
+    if let Some(name) = &spec.hostname {
         payload.text(Tag::HostName, "hostname", name)?;
     }
     payload.network(network)?;
@@ -134,18 +133,17 @@ pub(super) fn terminal_size(exec: &[u8]) -> Option<(u16, u16)> {
 /// [`AgentError::Config`] where the process cannot be described to a guest.
 pub fn exec(process: &Process) -> Result<Vec<u8>, AgentError> {
     let mut payload = Payload(Writer::new(Vec::new()));
-    let args = process.args().as_deref().unwrap_or_default();
-    if args.first().is_none_or(String::is_empty) {
+    if process.args.first().is_none_or(String::is_empty) {
         return Err(AgentError::config("process.args names no command"));
     }
-    for arg in args {
+    for arg in &process.args {
         payload.text(Tag::Arg, "process.args", arg)?;
     }
-    for variable in process.env().iter().flatten() {
+    for variable in &process.env {
         payload.text(Tag::Env, "process.env", variable)?;
     }
-    payload.text(Tag::Cwd, "process.cwd", process.cwd().as_os_str())?;
-    let user = process.user();
+    payload.text(Tag::Cwd, "process.cwd", process.cwd.as_os_str())?;
+    let user = &process.user;
     payload.0.field(Tag::User, &[&user.uid().to_le_bytes(), &user.gid().to_le_bytes()]);
     for group in user.additional_gids().iter().flatten() {
         payload.0.field(Tag::Group, &[&group.to_le_bytes()]);
@@ -153,23 +151,23 @@ pub fn exec(process: &Process) -> Result<Vec<u8>, AgentError> {
     if let Some(umask) = user.umask() {
         payload.0.field(Tag::Umask, &[&umask.to_le_bytes()]);
     }
-    if process.terminal() == Some(true) {
-        let size = process.console_size();
+    if process.terminal {
+        let size = process.console_size;
         // A size that does not fit is as good as unknown.
         let field = |size: Option<u64>| u16::try_from(size.unwrap_or(0)).unwrap_or(0).to_le_bytes();
         let (rows, columns) = (size.map(|size| size.height()), size.map(|size| size.width()));
         payload.0.field(Tag::Terminal, &[&field(rows), &field(columns)]);
     }
-    for limit in process.rlimits().iter().flatten() {
+    for limit in &process.rlimits {
         let number: u32 = resource(limit.typ());
         let (soft, hard) = (limit.soft().to_le_bytes(), limit.hard().to_le_bytes());
         payload.0.field(Tag::Rlimit, &[&number.to_le_bytes(), &soft, &hard]);
     }
-    payload.0.field(Tag::Capabilities, &[&capabilities(process.capabilities().as_ref())]);
-    if process.no_new_privileges() == Some(true) {
+    payload.0.field(Tag::Capabilities, &[&capabilities(process.capabilities.as_ref())]);
+    if process.no_new_privileges {
         payload.0.field(Tag::NoNewPrivileges, &[]);
     }
-    if let Some(score) = process.oom_score_adj() {
+    if let Some(score) = process.oom_score_adj {
         payload.0.field(Tag::OomScoreAdj, &[&score.to_le_bytes()]);
     }
     payload.finish()

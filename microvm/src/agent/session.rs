@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use guest_wire::Header;
 use lab_clock::Timeline;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use oci_spec::runtime::{Process, Spec};
 
 use super::pump::{Command, Pump};
 use super::stdio::Streams;
 use super::{AgentError, RootDevice, Stdio, flatten};
 use crate::network::Network;
+use crate::spec::{Process, Spec};
 
 /// Random bytes for a restored guest: twice what its kernel's generator needs (a ChaCha key).
 const SEED: usize = 64;
@@ -160,8 +160,8 @@ impl Session {
 
     /// A number for a process, under which it is known from now on, its name for messages, and its open streams.
     fn add(&self, process: &Process, stdio: Stdio) -> Result<(ProcessId, String, Streams), AgentError> {
-        let streams = stdio.open(process.terminal() == Some(true))?;
-        let command = process.args().as_ref().and_then(|args| args.first()).cloned().unwrap_or_default();
+        let streams = stdio.open(process.terminal)?;
+        let command = process.args.first().cloned().unwrap_or_default();
         let event = Arc::new(event()?);
         let more = |id| (id < Header::SANDBOX).then_some(id + 1);
         let id = self.next_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| {

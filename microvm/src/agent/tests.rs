@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use guest_wire::{Field, Fields, Header, Kind, MAX_DATA, Stream, Tag, VERSION, WINDOW};
 use lab_clock::{Mark, Timeline};
-use oci_spec::runtime::{Process, Spec};
 
 use super::{AgentError, Exit, RootDevice, Session, Stdio, flatten};
 use crate::network::{Interface, Link, Network};
+use crate::spec::{Process, Spec};
 
 const ROOT: RootDevice<'_> = RootDevice::Disk { device: "/dev/vda", fs_type: "erofs" };
 
@@ -70,9 +70,7 @@ fn session() -> (Session, Guest) {
 }
 
 fn process(args: &[&str]) -> Process {
-    let mut process = Process::default();
-    process.set_args(Some(args.iter().map(ToString::to_string).collect()));
-    process
+    Process { args: args.iter().map(ToString::to_string).collect(), ..Process::default() }
 }
 
 /// A session with one process that runs.
@@ -481,7 +479,7 @@ fn a_terminal_is_sent_over_the_console_socket_and_its_bytes_go_through_raw() {
     guest.ready();
     let (host, console) = UnixStream::pair().unwrap();
     let mut terminal = process(&["sh"]);
-    terminal.set_terminal(Some(true));
+    terminal.terminal = true;
     let id = session.exec(&terminal, Stdio::Console(host)).unwrap();
     let mut master = std::fs::File::from(receive_fd(&console));
     guest.expect(Kind::Exec);
@@ -536,11 +534,10 @@ fn a_restored_guest_is_renewed_before_its_process_is_told_its_arguments() {
     let (host, guest) = UnixStream::pair().unwrap();
     guest.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut guest = Guest(guest);
-    let mut spec = Spec::default();
-    spec.set_hostname(Some("clone".into()));
+    let spec = Spec { hostname: Some("clone".into()), ..Spec::default() };
     let (stdio, _ends) = streams();
     let mut other = process(&["other", "words"]);
-    other.set_env(Some(vec!["A=1".into()]));
+    other.env = vec!["A=1".into()];
     let (session, id) =
         Session::resume(OwnedFd::from(host), None, &spec, &Network::default(), &other, stdio).unwrap();
     let started = std::thread::spawn(move || session.start(id).map(|()| session));
@@ -570,15 +567,15 @@ fn what_lasts_is_all_but_what_each_run_says_anew() {
     let mut one = process(&["one"]);
     let (setup, exec) =
         (flatten::setup(&spec, &ROOT, &Network::default()).unwrap(), flatten::exec(&one).unwrap());
-    spec.set_hostname(Some("other".into()));
-    one.set_args(Some(vec!["two".into(), "three".into()]));
-    one.set_env(Some(vec!["X=y".into()]));
+    spec.hostname = Some("other".into());
+    one.args = vec!["two".into(), "three".into()];
+    one.env = vec!["X=y".into()];
     assert_eq!(
         flatten::lasting(&setup),
         flatten::lasting(&flatten::setup(&spec, &ROOT, &Network::default()).unwrap())
     );
     assert_eq!(flatten::lasting(&exec), flatten::lasting(&flatten::exec(&one).unwrap()));
-    one.set_cwd("/elsewhere".into());
+    one.cwd = "/elsewhere".into();
     assert_ne!(flatten::lasting(&exec), flatten::lasting(&flatten::exec(&one).unwrap()));
     // Machines of one snapshot have as many cards and files, but other addresses and names.
     let networks = [7, 8].map(|last| {

@@ -11,7 +11,6 @@ use microvm::runtime::{self, Instance, Options, Raw};
 use microvm::{Accel, RootDisk};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use oci_spec::runtime::Process;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use rustix::termios::tcgetwinsize;
@@ -123,7 +122,7 @@ impl Run {
             return Err(error.into());
         }
         let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
-        let terminal = relay && instance.spec()?.process().as_ref().and_then(Process::terminal) == Some(true);
+        let terminal = relay && instance.spec()?.process.is_some_and(|process| process.terminal);
         let raw = terminal.then(Raw::set);
         let code = wait(&instance, &signals, terminal);
         drop(raw);

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use microvm::runtime::{ExecOptions, Instance};
-use oci_spec::runtime::{Capability, Process};
+use microvm::spec::Process;
+use oci_spec::runtime::Capability;
 
 use super::Global;
 
@@ -87,15 +88,15 @@ impl Exec {
         if self.command.is_empty() {
             bail!("exec needs a command after the id, or --process FILE");
         }
-        let mut process = instance.spec()?.process().clone().unwrap_or_default();
-        process.set_args(Some(self.command.clone())).set_terminal(Some(self.tty)).set_console_size(None);
-        let mut env = process.env().clone().unwrap_or_default();
-        env.extend(self.env.iter().cloned());
-        process.set_env(Some(env));
+        let mut process = instance.spec()?.process.unwrap_or_default();
+        process.args.clone_from(&self.command);
+        process.terminal = self.tty;
+        process.console_size = None;
+        process.env.extend(self.env.iter().cloned());
         if let Some(cwd) = &self.cwd {
-            process.set_cwd(cwd.clone());
+            process.cwd.clone_from(cwd);
         }
-        let mut user = process.user().clone();
+        let user = &mut process.user;
         if let Some(ids) = &self.user {
             let (uid, gid) = ids.split_once(':').unwrap_or((ids, "0"));
             let number = |text: &str| {
@@ -106,13 +107,10 @@ impl Exec {
         if !self.additional_gids.is_empty() {
             user.set_additional_gids(Some(self.additional_gids.clone()));
         }
-        process.set_user(user);
         if !self.cap.is_empty() {
             self.add_capabilities(&mut process)?;
         }
-        if self.no_new_privs {
-            process.set_no_new_privileges(Some(true));
-        }
+        process.no_new_privileges |= self.no_new_privs;
         Ok(process)
     }
 
@@ -122,13 +120,12 @@ impl Exec {
             short.parse::<Capability>().map_err(|_| anyhow!("--cap {name}: no such capability"))
         };
         let more = self.cap.iter().map(parse).collect::<Result<HashSet<_>>>()?;
-        let mut sets = process.capabilities().clone().unwrap_or_default();
+        let sets = process.capabilities.get_or_insert_default();
         let join =
             |set: &Option<HashSet<Capability>>| Some(set.iter().flatten().chain(&more).copied().collect());
         let (bounding, effective) = (join(sets.bounding()), join(sets.effective()));
         let permitted = join(sets.permitted());
         sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
-        process.set_capabilities(Some(sets));
         Ok(())
     }
 }

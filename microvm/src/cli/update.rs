@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
-use oci_spec::runtime::LinuxResources;
+use microvm::spec::Resources;
 use serde_json::json;
 
 use super::Global;
@@ -45,7 +45,7 @@ pub(super) struct Update {
 impl Update {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let machine = global.load(&self.id)?;
-        let resources: LinuxResources = if let Some(path) = &self.resources {
+        let resources: Resources = if let Some(path) = &self.resources {
             serde_json::from_slice(&read(path)?)
                 .map_err(|error| anyhow!("--resources {}: {error}", path.display()))?
         } else {

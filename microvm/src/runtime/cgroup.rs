@@ -7,9 +7,10 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{LinuxCpu, Spec};
+use oci_spec::runtime::LinuxCpu;
 
 use crate::Error;
+use crate::spec::Spec;
 
 /// The folders that a bundle wants, one in each hierarchy.
 #[derive(Clone, Debug, Default)]
@@ -28,10 +29,7 @@ struct Hierarchy {
 impl Cgroup {
     /// What `linux.cgroupsPath` names; a folder of the machine's name where it names nothing.
     pub(crate) fn plan(spec: &Spec, id: &str) -> Result<Self, Error> {
-        let linux = spec.linux().as_ref();
-        let path = linux
-            .and_then(|linux| linux.cgroups_path().as_deref())
-            .filter(|path| !path.as_os_str().is_empty());
+        let path = spec.linux.cgroups_path.as_deref().filter(|path| !path.as_os_str().is_empty());
         let path = path.map_or_else(|| format!("lab-vm-{id}").into(), of_systemd);
         if path.components().any(|part| part == Component::ParentDir) {
             let reason = format!("{} must not climb; leave out its ..", path.display());
@@ -39,10 +37,9 @@ impl Cgroup {
         }
         let below = path.strip_prefix("/").unwrap_or(&path);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let resources = linux.and_then(|linux| linux.resources().as_ref());
         Ok(Self {
             folders: hierarchies(&mounts).into_iter().map(|hierarchy| hierarchy.mount.join(below)).collect(),
-            cpu: resources.and_then(|resources| resources.cpu().clone()),
+            cpu: spec.linux.resources.cpu.clone(),
         })
     }
 

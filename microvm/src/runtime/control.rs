@@ -12,7 +12,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::Process;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -22,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::Status;
 use crate::Error;
+use crate::spec::Process;
 use crate::stats::Report;
 
 /// The socket's name in the machine's folder.

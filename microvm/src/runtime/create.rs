@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::LinuxNamespaceType;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
@@ -14,7 +14,8 @@ use super::control::{Word, hear, say};
 use super::size::Size;
 use super::state::{State, StateDir};
 use super::{Instance, hooks, kernels, monitor};
-use crate::sandbox::{RootDisk, RootFs, load_spec};
+use crate::sandbox::{RootDisk, RootFs};
+use crate::spec::{self, Process, Spec};
 use crate::{Accel, Error, sys};
 
 /// What is asked of [`create`].
@@ -62,7 +63,7 @@ pub(crate) const SANDBOX: &str = "machine";
 // ANCHOR: create
 pub fn create(mut options: Options) -> Result<Instance, Error> {
     options.bundle = std::path::absolute(&options.bundle).map_err(Error::file("find", &options.bundle))?;
-    let spec = load(&options.bundle)?;
+    let spec = spec::load_version_1(&options.bundle)?;
     let id = options.id.clone();
     let pid_file = options.pid_file.take();
     let mut cgroup = Cgroup::plan(&spec, &id)?;
@@ -123,22 +124,10 @@ fn alone(fork: impl FnOnce() -> io::Result<Option<i32>>) -> Result<Option<i32>, 
     Ok(forked)
 }
 
-/// Reads a bundle's configuration, and refuses what is for another kind of runtime.
-pub(crate) fn load(bundle: &Path) -> Result<Spec, Error> {
-    let spec = load_spec(bundle)?;
-    if !spec.version().starts_with("1.") {
-        let reason =
-            format!("{:?} is not a version this runtime knows; it carries out 1.0 to 1.3", spec.version());
-        return Err(Error::Config { field: "ociVersion".into(), reason });
-    }
-    Ok(spec)
-}
-
 fn plan(spec: Spec, mut options: Options, folder: &Path) -> Result<Plan, Error> {
-    let process = spec.process().clone();
-    let process = process.ok_or_else(|| crate::sandbox::no_process(&options.bundle))?;
+    let process = spec.process.clone().ok_or_else(|| spec::no_process(&options.bundle))?;
     // What the workload changes must reach the bundle's own root file system: engines look for it there.
-    let root = spec.root().as_ref().map(|root| RootFs::Directory(root.path().clone()));
+    let root = spec.root.as_ref().map(|root| RootFs::Directory(root.path().clone()));
     let root_fs = options.disk.take().map(RootFs::Disk).or(root).ok_or_else(|| Error::Config {
         field: "root".into(),
         reason: "there is none; name the root file system's folder by root.path".into(),
@@ -160,8 +149,7 @@ pub(crate) enum Namespace<'a> {
 impl<'a> Namespace<'a> {
     /// What the bundle says.
     pub(crate) fn of(spec: &'a Spec) -> Self {
-        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-        let network = namespaces.into_iter().flatten().find(|one| one.typ() == LinuxNamespaceType::Network);
+        let network = spec.linux.namespaces.iter().find(|one| one.typ() == LinuxNamespaceType::Network);
         match network.map(|network| network.path().as_deref().filter(|path| !path.as_os_str().is_empty())) {
             None => Self::Shared,
             Some(None) => Self::New,

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use oci_spec::runtime::Process;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
@@ -18,6 +17,7 @@ use super::create::write_pid_file;
 use super::monitor::catch_signals;
 use super::state::Status;
 use crate::agent::pseudo_terminal;
+use crate::spec::Process;
 use crate::{Error, sys};
 
 /// What is asked of [`Instance::exec`].
@@ -45,7 +45,7 @@ impl Instance {
         }
         if !options.detach {
             let signals = catch_signals()?;
-            let _raw = options.process.terminal().unwrap_or(false).then(Raw::set);
+            let _raw = options.process.terminal.then(Raw::set);
             return Standing::begin(self, options)?.stand(&signals);
         }
         let (link, theirs) = UnixStream::pair().map_err(Error::system("make a socket pair"))?;
@@ -104,7 +104,7 @@ impl Standing {
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let mut files = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
         let is_new = options.console_socket.is_some();
-        let terminal = match (options.process.terminal() == Some(true), options.console_socket) {
+        let terminal = match (options.process.terminal, options.console_socket) {
             (false, _) => None,
             (true, None) => Some(own()?),
             (true, Some(socket)) => {

@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use oci_spec::runtime::{Hook, Spec};
+use oci_spec::runtime::Hook;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -19,11 +19,12 @@ use serde_json::json;
 
 use super::state::{State, Status};
 use crate::Error;
+use crate::spec::Spec;
 
 /// The hooks that run while the machine is made, in their order.
 #[allow(deprecated)] // the specification's word for prestart, which dockerd still sets networks up with
 pub(crate) fn before_boot(spec: &Spec, state: &State) -> Result<(), Error> {
-    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    let Some(hooks) = &spec.hooks else { return Ok(()) };
     run("prestart", hooks.prestart().as_deref().unwrap_or_default(), state, Status::Creating)?;
     run("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default(), state, Status::Creating)?;
     let inside = hooks.create_container().as_deref().unwrap_or_default();

@@ -28,7 +28,6 @@ mod state;
 use std::path::Path;
 use std::time::Duration;
 
-use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -39,6 +38,7 @@ pub use size::ANNOTATIONS;
 pub use state::{State, Status};
 
 use crate::Error;
+use crate::spec::{self, Resources, Spec};
 use crate::stats::Report;
 use control::{Answer, Ask, ask};
 use state::StateDir;
@@ -92,7 +92,7 @@ impl Instance {
     /// # Errors
     /// It is gone or unreadable.
     pub fn spec(&self) -> Result<Spec, Error> {
-        create::load(&self.state.bundle)
+        spec::load_version_1(&self.state.bundle)
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -216,8 +216,8 @@ impl Instance {
     ///
     /// # Errors
     /// The control group refuses.
-    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
-        resources.cpu().as_ref().map_or(Ok(()), |cpu| cgroup::set_cpu(&self.state.cgroups, cpu))
+    pub fn update(&self, resources: &Resources) -> Result<(), Error> {
+        resources.cpu.as_ref().map_or(Ok(()), |cpu| cgroup::set_cpu(&self.state.cgroups, cpu))
     }
 
     /// Removes whatever is left of a machine, in whatever state it or its runtime died; none at all is no error.

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use oci_spec::runtime::Process;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -28,7 +27,8 @@ use super::state::Status;
 use crate::agent::pseudo_terminal;
 use crate::jail;
 use crate::network::Network;
-use crate::{Accel, CreateOptions, Diagnostics, Error, Exit, Running, Sandbox, Stdio, sandbox};
+use crate::spec::Process;
+use crate::{Accel, CreateOptions, Diagnostics, Error, Exit, Running, Sandbox, Stdio, sandbox, sys};
 
 /// Stack of a thread that serves a connection.
 const STACK: usize = 128 * 1024;
@@ -67,6 +67,7 @@ struct Phase {
 
 /// The monitor's life, from the fork to its exit code.
 pub(crate) fn main(plan: Plan, link: &UnixStream) -> u8 {
+    sys::save_heap();
     match prepare(plan, link) {
         Ok((monitor, signals)) => live(&monitor, &signals),
         Err(error) => {
@@ -90,6 +91,8 @@ pub fn catch_signals() -> Result<SignalFd, Error> {
         .map_err(Error::system("catch signals (signalfd)"))
 }
 
+// Its frame is large; what comes after it stays for as long as the machine does, and should not stand on top of it.
+#[inline(never)]
 fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Error> {
     // Until it has said that it is ready, it shall not outlive the command that makes it.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
@@ -111,7 +114,7 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
         Namespace::New | Namespace::Joined(_) => card::take_over()?,
     };
     let Plan { spec: _, process, options, kernel, root_fs, size, folder } = plan;
-    let has_terminal = process.terminal() == Some(true);
+    let has_terminal = process.terminal;
     let terminal = has_terminal.then(|| terminal(&process, options.console_socket)).transpose()?;
     let stdio = match &terminal {
         Some(tty) => streams(tty).map_err(Error::system("duplicate the terminal (dup)"))?,
@@ -165,6 +168,8 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
             }
         }
     })?;
+    // What the command line, the configuration and the boot needed is of no use any more.
+    sys::trim_heap();
     say(link, &Word::Free, &[]).map_err(Error::system("speak to the command"))?;
     Ok((monitor, signals))
 }
@@ -206,7 +211,7 @@ fn terminal(process: &Process, socket: Option<UnixStream>) -> Result<OwnedFd, Er
         return own.map_err(Error::system("duplicate the terminal (dup)"));
     };
     let slave = pseudo_terminal(&socket)?;
-    if let Some(size) = process.console_size() {
+    if let Some(size) = process.console_size {
         let (rows, columns) = (size.height() as u16, size.width() as u16);
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let _ = tcsetwinsize(&slave, size);

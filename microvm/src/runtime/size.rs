@@ -8,10 +8,11 @@
 //!
 //! An annotation is a request for this runtime alone, so it beats what is said for all.
 
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, Spec};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory};
 
 use crate::Error;
 use crate::arch::layout;
+use crate::spec::Spec;
 
 /// Memory where nothing is said: a kernel, and room for a program of some size. Pages that the guest never touches cost
 /// nothing.
@@ -35,9 +36,7 @@ pub(crate) struct Size {
 
 impl Size {
     pub(crate) fn of(spec: &Spec) -> Result<Self, Error> {
-        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        let cpu = resources.and_then(|resources| resources.cpu().as_ref());
-        let memory = resources.and_then(|resources| resources.memory().as_ref());
+        let (cpu, memory) = (spec.linux.resources.cpu.as_ref(), spec.linux.resources.memory.as_ref());
         let limit = memory.and_then(LinuxMemory::limit).and_then(|limit| u64::try_from(limit).ok());
         // As little as 0 is no limit, as much as this is none either: what engines write for "unlimited" (PAGE_COUNTER_MAX).
         let limit = limit.filter(|limit| (1..1 << 50).contains(limit));
@@ -71,7 +70,7 @@ fn count(list: &str) -> Option<u64> {
 }
 
 fn annotation<T: std::str::FromStr>(spec: &Spec, name: &str) -> Result<Option<T>, Error> {
-    let text = spec.annotations().as_ref().and_then(|all| all.get(name));
+    let text = spec.annotations.get(name);
     let parse = |text: &String| {
         text.trim().parse().map_err(|_| Error::Config {
             field: format!("annotations.{name}"),

@@ -12,11 +12,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use oci_spec::runtime::{Hook, Hooks, Spec};
+use oci_spec::runtime::{Hook, Hooks};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::sandbox::check_id;
+use crate::spec::Spec;
 
 const FILE: &str = "state.json";
 
@@ -84,22 +85,22 @@ pub struct State {
 
 impl State {
     pub(crate) fn new(spec: &Spec, id: &str, bundle: &Path) -> Self {
-        let hooks = spec.hooks().as_ref();
+        let hooks = spec.hooks.as_ref();
         let kept = |hooks: Option<&Option<Vec<Hook>>>| hooks.cloned().flatten().unwrap_or_default();
         Self {
-            oci_version: spec.version().clone(),
+            oci_version: spec.oci_version.clone(),
             id: id.to_owned(),
             pid: 0,
             pid_start: 0,
             bundle: bundle.to_owned(),
-            rootfs: spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default(),
+            rootfs: spec.root.as_ref().map(|root| bundle.join(root.path())).unwrap_or_default(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             owner: rustix::process::geteuid().as_raw(),
             cgroups: Vec::new(),
             start_container: kept(hooks.map(Hooks::start_container)),
             poststart: kept(hooks.map(Hooks::poststart)),
             poststop: kept(hooks.map(Hooks::poststop)),
-            annotations: spec.annotations().clone().unwrap_or_default(),
+            annotations: spec.annotations.clone(),
         }
     }
 
