@@ -126,6 +126,7 @@ fn command(global: &mut Global) -> Outcome {
 fn run(command: &str, arguments: Arguments, global: &Global) -> Outcome {
     let simple = |arguments: Arguments, help| arguments::only_id(arguments.for_command(help));
     match command {
+        // ANCHOR: commands
         "create" => create::create(arguments, global),
         "run" => create::run(arguments, global),
         "start" => life::start(&simple(arguments, "Usage: start ID")?, global),
@@ -141,6 +142,7 @@ fn run(command: &str, arguments: Arguments, global: &Global) -> Outcome {
         "update" => update::update(arguments, global),
         "spec" => spec::spec(arguments),
         "features" => features::print(),
+        // ANCHOR_END: commands
         "checkpoint" | "restore" => Err(Failure::new(
             "checkpoint and restore are not supported: use an engine's own image commit, or a virtual machine",
         )),
