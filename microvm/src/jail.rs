@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use nix::libc;
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags, set_capabilities};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -49,11 +49,12 @@ struct Filters {
 }
 
 /// Jails all threads that are made from now on, each as it begins; this one enters later, when it has opened all it needs.
+/// With `sockets`, the devices may make Unix sockets and connect them: the guest's programs do.
 ///
 /// # Errors
 /// The filters cannot be made, or the process cannot give up new privileges.
-pub(crate) fn prepare() -> Result<(), Error> {
-    let filter = |role| filter(role).map(|filter| (role, filter));
+pub(crate) fn prepare(sockets: bool) -> Result<(), Error> {
+    let filter = |role| filter(role, sockets).map(|filter| (role, filter));
     let by_role = [filter(Role::Vcpu)?, filter(Role::Devices)?, filter(Role::Agent)?, filter(Role::Control)?];
     rustix::thread::set_no_new_privs(true).map_err(Error::system("give up new privileges (prctl)"))?;
     // A second machine of one process has the same jail.
@@ -89,6 +90,18 @@ pub(crate) fn enter(role: Role) {
         eprintln!("lab-vm: error: cannot jail the thread for {role:?}; does this kernel lack seccomp(2)?");
         std::process::exit(125);
     }
+}
+
+/// Makes a folder of the host's visible in the jail to be, at `window`.
+///
+/// # Errors
+/// It cannot be made or mounted.
+pub(crate) fn open_window(window: &Path, folder: &Path) -> Result<(), Error> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    std::fs::create_dir(window).map_err(Error::file("make the folder", window))?;
+    mount_bind(folder, window).map_err(|error| Error::file("mount", folder)(error.into()))
 }
 
 /// As [`enter`], for the process's first thread: an empty folder becomes the root.
@@ -232,13 +245,17 @@ const CONNECTIONS: &[i64] = &[
     libc::SYS_clone3,
 ];
 
+/// What a guest's vsock needs on the host.
+const SOCKETS: &[i64] = &[libc::SYS_accept4, libc::SYS_connect];
+
 /// Type and number of an ioctl's request are its low 16 bits (linux/ioctl.h); KVM's type is 0xae (linux/kvm.h).
 const KVM: (u64, u64) = (0xff00, 0xae00);
 
-fn filter(role: Role) -> Result<BpfProgram, Error> {
+fn filter(role: Role, sockets: bool) -> Result<BpfProgram, Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     let lists: &[&[i64]] = match role {
         Role::Vcpu => &[ALL],
+        Role::Devices if sockets => &[ALL, STREAMS, FILES, SOCKETS],
         Role::Devices => &[ALL, STREAMS, FILES],
         Role::Agent => &[ALL, STREAMS],
         Role::Control => &[ALL, STREAMS, CONNECTIONS],
@@ -255,6 +272,10 @@ fn filter(role: Role) -> Result<BpfProgram, Error> {
     rules.insert(libc::SYS_tgkill, vec![rule(vec![own()?])?]);
     let kvm = rule(vec![argument(1, SeccompCmpOp::MaskedEq(KVM.0), KVM.1)?])?;
     let request = |number: u64| rule(vec![argument(1, SeccompCmpOp::Eq, number)?]);
+    if role == Role::Devices && sockets {
+        let unix = argument(0, SeccompCmpOp::Eq, libc::AF_UNIX as u64)?;
+        rules.insert(libc::SYS_socket, vec![rule(vec![unix])?]);
+    }
     match role {
         Role::Vcpu => {
             rules.insert(libc::SYS_ioctl, vec![kvm, request(libc::TUNSETOFFLOAD)?]);
@@ -320,7 +341,7 @@ mod tests {
 
     /// What fails with EPERM in a jailed thread; the thread ends then, and its jail with it.
     fn refused(role: Role, attempt: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> bool {
-        let program = filter(role).unwrap();
+        let program = filter(role, true).unwrap();
         let thread = std::thread::spawn(move || {
             rustix::thread::set_no_new_privs(true).unwrap();
             seccompiler::apply_filter(&old_clone().unwrap()).unwrap();

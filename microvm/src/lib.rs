@@ -44,7 +44,7 @@
 //! 5. `board`, how devices are wired; [`devices`]: one file each; [`event_loop`], the thread that they work on.
 //! 6. [`vm`]: a running machine, and how it ends. [`stats`]: what it did; [`explain`]: the same, as it happens.
 //! 7. [`snapshot`]: a machine written down, and any number of machines made of that.
-//! 8. [`spec`], [`agent`], [`sandbox`]: from a machine to a bundle's process; [`network`]: its cards; `warm`: from a snapshot to one.
+//! 8. [`spec`], [`agent`], [`sandbox`]: from a machine to a bundle's process; [`network`]: its cards; `sockets`: its sockets on the host; `warm`: from a snapshot to one.
 //! 9. [`runtime`]: a machine that lives on between the commands of an engine; `jail`: what its process may still do.
 
 mod board;
@@ -52,6 +52,7 @@ mod error;
 mod jail;
 mod machine;
 mod shares;
+mod sockets;
 mod sys;
 mod warm;
 
@@ -81,3 +82,4 @@ pub use error::Error;
 pub use sandbox::{
     Accel, CreateOptions, Diagnostics, Kernel, RootDisk, RootFs, Running, Sandbox, create, create_with,
 };
+pub use sockets::VsockPath;

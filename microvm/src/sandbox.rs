@@ -27,6 +27,7 @@ use crate::kvm::Kvm;
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::qemu::{self, Board, Qemu};
+use crate::sockets::{self, SocketFile, VsockPath};
 use crate::spec::{self, Process, Spec};
 use crate::stats::Report;
 use crate::vm::{AtEnd, LINES, Vm};
@@ -130,6 +131,8 @@ pub struct CreateOptions {
     /// The folder of snapshots. With it, the sandbox starts from a snapshot of its kind (same kernel, disk, size and set-up,
     /// whatever the command) if there is one, and leaves one for the next if there is none. For KVM only.
     pub warm: Option<PathBuf>,
+    /// Where its programs and the host's reach each other by sockets. For KVM only.
+    pub vsock: Option<VsockPath>,
     /// Where to mark the steps.
     pub timeline: Option<Arc<Timeline>>,
 }
@@ -155,6 +158,7 @@ pub struct Sandbox {
     spec: Spec,
     exit: Arc<EventFd>,
     is_warm: bool,
+    _vsock: Option<SocketFile>,
     _files: StateDir,
 }
 
@@ -194,20 +198,20 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         }
         None => None,
     };
-    if let Some(warm) = &warm
-        && let Some(machine) = restore(warm, &options, &shares, &diagnostics, &timeline)?
-    {
-        let (machine, channel) = machine;
+    let restored = warm.as_ref().map(|warm| restore(warm, &options, &shares, &diagnostics, &timeline));
+    if let Some((machine, channel, vsock)) = restored.transpose()?.flatten() {
         let (session, first) =
             Session::resume(channel, Some(timeline), &spec, &options.network, &process, options.stdio)?;
         let exit = session.exit_fd(first)?;
         let session = Arc::new(session);
-        return Ok(Sandbox { session, machine, spec, exit, is_warm: true, _files: files });
+        return Ok(Sandbox { session, machine, spec, exit, is_warm: true, _vsock: vsock, _files: files });
     }
 
     let (channel, port, at_end) = channel()?;
     let initramfs = initramfs(&options.kernel.modules)?;
+    let mut vsock = None;
     let machine = match accel {
+        Accel::Tcg if options.vsock.is_some() => return Err(no_vsock()),
         Accel::Tcg => Machine::Tcg(Qemu::start(qemu::Config {
             kernel: options.kernel.image,
             initramfs,
@@ -228,7 +232,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
             command_line: diagnostics.command_line,
             memory_mib: options.memory_mib,
             vcpus: options.vcpus,
-            devices: devices(&options, &shares, port)?,
+            devices: devices(&options, &shares, port, &mut vsock)?,
             console: diagnostics.console,
             // Kernels without modules are lean ones, which have everything built in, the command line's devices too.
             plain: options.kernel.modules.is_empty(),
@@ -251,7 +255,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
     }
     let exit = session.exit_fd(first)?;
     let session = Arc::new(session);
-    Ok(Sandbox { session, machine, spec, exit, is_warm: false, _files: files })
+    Ok(Sandbox { session, machine, spec, exit, is_warm: false, _vsock: vsock, _files: files })
 }
 // ANCHOR_END: create
 
@@ -272,27 +276,33 @@ fn restore(
     shares: &[Share],
     diagnostics: &Diagnostics,
     timeline: &Arc<Timeline>,
-) -> Result<Option<(Machine, OwnedFd)>, Error> {
+) -> Result<Option<(Machine, OwnedFd, Option<SocketFile>)>, Error> {
     if !warm.path.exists() {
         return Ok(None);
     }
+    let mut vsock = None;
     let (channel, port, at_end) = channel()?;
     let restored = snapshot::restore(snapshot::Restore {
         path: warm.path.clone(),
         identity: warm.identity.clone(),
-        devices: devices(options, shares, port)?,
+        devices: devices(options, shares, port, &mut vsock)?,
         console: diagnostics.console.clone(),
         profile: diagnostics.profile,
         at_end,
         timeline: timeline.clone(),
     });
     warm.touch();
-    Ok(restored.ok().map(|vm| (Machine::Kvm(Box::new(vm)), channel)))
+    Ok(restored.ok().map(|vm| (Machine::Kvm(Box::new(vm)), channel, vsock)))
 }
 
 fn no_snapshot() -> Error {
     let reason =
         "QEMU's translator runs this guest, and only KVM's can be written down; leave out --warm".into();
+    Error::Device { device: "machine", reason }
+}
+
+fn no_vsock() -> Error {
+    let reason = "QEMU's translator runs this guest, and only KVM's has vsock; leave out --vsock".into();
     Error::Device { device: "machine", reason }
 }
 
@@ -520,11 +530,13 @@ fn initramfs(modules: &[PathBuf]) -> Result<Initramfs, Error> {
     Ok(initramfs)
 }
 
-/// The guest's devices: its root, the channel to us, entropy, its network cards, and what the host shares.
+/// The guest's devices: its root, the channel to us, entropy, its network cards, what the host shares, and its sockets, whose
+/// file is given back.
 fn devices(
     options: &CreateOptions,
     shares: &[Share],
     port: UnixStream,
+    vsock: &mut Option<SocketFile>,
 ) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
     use crate::devices::virtio::console::Console;
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
@@ -537,6 +549,11 @@ fn devices(
     devices.extend(options.network.devices(options.warm.is_some())?);
     if !shares.is_empty() {
         devices.push(Box::new(Fs::new(shares::TAG, shares.to_vec(), options.memory_mib)?));
+    }
+    if let Some(at) = &options.vsock {
+        let (file, device) = sockets::vsock(at)?;
+        *vsock = Some(file);
+        devices.push(Box::new(device));
     }
     Ok(devices)
 }

@@ -63,6 +63,7 @@ impl Warm {
             ("kernel command line", command_line.join(" ").into_bytes()),
             ("root", root),
             ("kinds of shares", shares.iter().map(|share| share.is_directory().into()).collect()),
+            ("sockets", vec![options.vsock.is_some().into()]),
             ("memory size", options.memory_mib.to_le_bytes().to_vec()),
             ("number of vCPUs", vec![options.vcpus]),
             ("set-up", flatten::lasting(setup)),

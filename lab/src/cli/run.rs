@@ -97,6 +97,10 @@ pub struct Args {
     /// one, and leave one for the next run where there is none
     #[arg(long, help_heading = "Virtual machine")]
     warm: bool,
+    /// Make this Unix socket, by which the host's programs reach those in the machine (vsock): connect, and say CONNECT PORT.
+    /// Those in the machine that connect to the host (cid 2) reach who listens on SOCKET_PORT
+    #[arg(long, value_name = "SOCKET", help_heading = "Virtual machine")]
+    vsock: Option<PathBuf>,
     /// Print the machine's memory map, its vCPU's first registers, and each exit to the VMM as it happens, on standard error
     #[arg(long, help_heading = "Virtual machine")]
     explain: bool,
@@ -223,6 +227,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
         kernel: args.kernel,
         accelerator: args.accel,
         warm: args.warm,
+        vsock: args.vsock,
         explain: args.explain,
         quiet: args.quiet,
         isolation,

@@ -75,6 +75,8 @@ pub struct Request {
     pub accelerator: Accelerator,
     /// Whether a virtual machine starts from a snapshot of its kind, and leaves one for the next.
     pub warm: bool,
+    /// The socket, to be made, by which the host's programs reach those in a virtual machine.
+    pub vsock: Option<PathBuf>,
     /// Whether a virtual machine is explained on standard error as it runs: its memory, its first registers, its exits.
     pub explain: bool,
     /// Whether nothing is said about progress.

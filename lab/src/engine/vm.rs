@@ -109,6 +109,7 @@ impl Vm {
             },
             network: creation.network,
             warm: request.warm.then(|| creation.roots.snapshots()),
+            vsock: request.vsock.clone().map(Into::into),
             timeline: creation.timeline,
         };
         let explain = request.explain.then(|| Explain::new(Box::new(io::stderr())));

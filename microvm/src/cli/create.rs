@@ -78,6 +78,10 @@ struct Make {
     /// Start from a snapshot in this folder, or leave one there for the next machine of the same kind
     #[arg(long, value_name = "FOLDER")]
     warm: Option<PathBuf>,
+    /// A Unix socket, to be made, by which the host's programs reach those of the guest (vsock): say CONNECT PORT. Theirs reach
+    /// whoever listens on SOCKET_PORT [default: annotation lab.vm.vsock]
+    #[arg(long, value_name = "SOCKET")]
+    vsock: Option<PathBuf>,
 }
 
 impl Make {
@@ -93,6 +97,7 @@ impl Make {
             disk: self.disk.map(|path| RootDisk { path, fs_type }),
             accel: self.accel,
             warm: self.warm,
+            vsock: self.vsock,
         };
         Ok(runtime::create(options)?)
     }

@@ -43,6 +43,9 @@ pub(super) struct Args {
     /// Start from a snapshot in this folder, or leave one there for the next run of the same kind
     #[arg(long, value_name = "FOLDER")]
     warm: Option<PathBuf>,
+    /// A Unix socket, to be made, for the guest's vsock
+    #[arg(long, value_name = "SOCKET")]
+    vsock: Option<PathBuf>,
     /// The guest kernel's console on standard error
     #[arg(long)]
     console: bool,
@@ -74,6 +77,7 @@ pub(super) fn run(args: Args, global: &super::Global) -> Result<ExitCode> {
         network: microvm::network::Network::default(),
         accel: args.accel,
         warm: args.warm,
+        vsock: args.vsock.map(Into::into),
         timeline: Some(timeline.clone()),
     };
     let diagnostics = Diagnostics {

@@ -11,7 +11,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use super::cgroup::Cgroup;
 use super::control::{Word, hear, say};
-use super::size::Size;
+use super::size::{Size, VSOCK};
 use super::state::{State, StateDir};
 use super::{Instance, hooks, kernels, monitor};
 use crate::sandbox::{RootDisk, RootFs};
@@ -40,6 +40,8 @@ pub struct Options {
     pub accel: Accel,
     /// The folder of snapshots to start from, and to leave one in.
     pub warm: Option<PathBuf>,
+    /// The Unix socket by which the host's programs reach those of the guest.
+    pub vsock: Option<PathBuf>,
 }
 
 /// What the monitor needs to know: worked out before it exists, so that mistakes are told at once.
@@ -72,6 +74,8 @@ pub fn create(mut options: Options) -> Result<Instance, Error> {
     // From here on there is something to remove; `delete --force` finds it by the state.
     let mut made = Made { dir: dir.clone(), state: State::new(&spec, &id, &options.bundle), done: false };
     made.state.cgroups = cgroup.folders().to_vec();
+    options.vsock = vsock_path(&spec, options.vsock.take())?;
+    made.state.vsock.clone_from(&options.vsock);
     dir.write(&made.state)?;
     let plan = plan(spec, options, dir.path())?;
     cgroup.make()?;
@@ -134,6 +138,18 @@ fn plan(spec: Spec, mut options: Options, folder: &Path) -> Result<Plan, Error> 
     })?;
     let (kernel, size) = (kernels::find(options.kernel.take())?, Size::of(&spec)?);
     Ok(Plan { process, kernel, root_fs, size, folder: folder.to_owned(), spec, options })
+}
+
+/// Where the guest's vsock meets the host: as the option says, or the bundle.
+fn vsock_path(spec: &Spec, option: Option<PathBuf>) -> Result<Option<PathBuf>, Error> {
+    let path = option.or_else(|| spec.annotations.get(VSOCK).map(PathBuf::from));
+    let Some(path) = path else { return Ok(None) };
+    // What is there already is another's, not to be removed with this machine.
+    if path.symlink_metadata().is_ok() {
+        let reason = format!("{} exists already; remove it, or name another", path.display());
+        return Err(Error::Config { field: format!("annotations.{VSOCK}"), reason });
+    }
+    std::path::absolute(&path).map(Some).map_err(Error::file("find", &path))
 }
 
 /// The network namespace of the monitor.
@@ -200,6 +216,7 @@ impl Drop for Made {
             let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
         }
         let _ = super::cgroup::remove(&self.state.cgroups);
+        let _ = self.state.remove_vsock();
         let _ = self.dir.remove();
     }
 }

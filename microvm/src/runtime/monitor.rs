@@ -10,6 +10,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,7 +29,9 @@ use crate::agent::pseudo_terminal;
 use crate::jail;
 use crate::network::Network;
 use crate::spec::Process;
-use crate::{Accel, CreateOptions, Diagnostics, Error, Exit, Running, Sandbox, Stdio, sandbox, sys};
+use crate::{
+    Accel, CreateOptions, Diagnostics, Error, Exit, Running, Sandbox, Stdio, VsockPath, sandbox, sys,
+};
 
 /// Stack of a thread that serves a connection.
 const STACK: usize = 128 * 1024;
@@ -121,8 +124,9 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
         None => Stdio::Inherit,
     };
     // All threads from here on are in the jail. QEMU, which is another program, could not even be started from there.
+    let vsock = options.vsock.map(|path| vsock_path(path, jailed));
     if jailed {
-        jail::prepare()?;
+        jail::prepare(vsock.is_some())?;
     }
     let sandbox = sandbox::create_with(
         CreateOptions {
@@ -137,6 +141,7 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
             network,
             accel: options.accel,
             warm: options.warm,
+            vsock: vsock.clone(),
             timeline: None,
         },
         Diagnostics::default(),
@@ -153,7 +158,11 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
     // The workload's streams are the session's now: who reads them shall see their end when the workload's is seen.
     close_streams().map_err(Error::system("close the standard streams"))?;
     if jailed {
-        jail::lock(&folder.join(SANDBOX))?;
+        let root = folder.join(SANDBOX);
+        if let Some(folder) = vsock.as_ref().and_then(|at| at.path.parent()) {
+            jail::open_window(&root.join(WINDOW), folder)?;
+        }
+        jail::lock(&root)?;
     } else {
         std::env::set_current_dir("/").map_err(Error::file("change to", "/"))?;
     }
@@ -172,6 +181,19 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
     sys::trim_heap();
     say(link, &Word::Free, &[]).map_err(Error::system("speak to the command"))?;
     Ok((monitor, signals))
+}
+
+/// The folder, in the jail, where the sockets are that the guest's programs connect to.
+const WINDOW: &str = "vsock";
+
+fn vsock_path(path: PathBuf, jailed: bool) -> VsockPath {
+    match path.file_name() {
+        // Only root's jail has a root of its own.
+        Some(name) if jailed && rustix::process::geteuid().is_root() => {
+            VsockPath { inside: Path::new("/").join(WINDOW).join(name), path }
+        }
+        _ => path.into(),
+    }
 }
 
 fn wait_for_go(link: &UnixStream) -> Result<(), Error> {

@@ -24,8 +24,11 @@ const ROOM: u64 = 32;
 /// The period of a CPU quota where none is given, in microseconds (kernel documentation, scheduler/sched-bwc).
 const PERIOD: u64 = 100_000;
 
+/// The annotation that names a socket for the guest's vsock.
+pub(crate) const VSOCK: &str = "lab.vm.vsock";
+
 /// Annotations that this runtime reads.
-pub const ANNOTATIONS: [&str; 2] = ["lab.vm.cpus", "lab.vm.memory"];
+pub const ANNOTATIONS: [&str; 3] = ["lab.vm.cpus", "lab.vm.memory", VSOCK];
 
 /// Memory in MiB, and vCPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

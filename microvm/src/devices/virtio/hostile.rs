@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
@@ -16,6 +16,7 @@ use super::net::Net;
 use super::net::stream::Stream;
 use super::rng::Rng;
 use super::testing::{Driver, MEMORY};
+use super::vsock::Vsock;
 use crate::bus::BusDevice;
 
 /// One thing that a guest does.
@@ -44,6 +45,20 @@ fn act() -> impl Strategy<Value = Act> {
         proptest::collection::vec(any::<u8>(), 0..64),
         (0..16u32, 0..16u64).prop_map(|(kind, sector)| {
             [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat()
+        }),
+        // and like a socket's, between the guest's port 7 and the first of the host's.
+        (0..9u16, 0..4u32, any::<[u32; 3]>()).prop_map(|(op, flags, [len, room, read])| {
+            let cids = [3u64, 2].map(u64::to_le_bytes).concat();
+            let ports = [7u32, 1 << 30].map(u32::to_le_bytes).concat();
+            let kind = [1u16, op].map(u16::to_le_bytes).concat();
+            [
+                cids,
+                ports,
+                (len % 100).to_le_bytes().to_vec(),
+                kind,
+                [flags, room, read].map(u32::to_le_bytes).concat(),
+            ]
+            .concat()
         }),
         (0..3u32, 0..9u16, 0..3u16).prop_map(|(id, event, value)| {
             [&id.to_le_bytes()[..], &event.to_le_bytes(), &value.to_le_bytes()].concat()
@@ -143,6 +158,16 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let share = Share::open("share", folder.path(), read_only).unwrap();
         survive(Driver::new(Box::new(Fs::new("lab", vec![share], 64).unwrap())), &acts);
+    }
+
+    #[test]
+    fn sockets_survive(acts in proptest::collection::vec(act(), 0..60)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v");
+        let device = Vsock::new(UnixListener::bind(&path).unwrap(), path.clone()).unwrap();
+        let mut program = UnixStream::connect(&path).unwrap();
+        program.write_all(b"CONNECT 7\n").unwrap();
+        survive(Driver::new(Box::new(device)), &acts);
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //!
 //! Read in this order: this trait; [`Virtqueue`] and [`Chain`], what a hostile guest can put into a ring and why
 //! it does not matter; [`mmio`], the registers and the life of a device; then the devices: [`rng`] is the
-//! smallest, then [`balloon`], [`blk`], [`console`], [`net`] and [`mod@fs`].
+//! smallest, then [`balloon`], [`blk`], [`console`], [`net`], [`vsock`] and [`mod@fs`].
 
 mod back_end;
 pub mod balloon;
@@ -34,6 +34,7 @@ pub(crate) mod state;
 mod sys;
 #[cfg(test)]
 mod testing;
+pub mod vsock;
 
 pub use back_end::BackEnd;
 pub use chain::{Chain, LastByte};

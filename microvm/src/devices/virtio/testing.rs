@@ -204,6 +204,11 @@ impl Driver {
         self.memory.write_obj(index, GuestAddress(Self::ring(queue) + 0x4000 + 2)).unwrap();
     }
 
+    /// Where the next buffers are placed.
+    pub(super) fn place_buffers(&mut self, at: u64) {
+        self.next_buffer = at;
+    }
+
     /// Puts a chain of buffers into a queue. The places of those to be filled.
     pub(super) fn add(&mut self, queue: usize, buffers: &[Buffer<'_>]) -> Vec<(u64, u32)> {
         let head = self.queues[queue].next_descriptor;
