@@ -93,6 +93,28 @@ pub struct DeviceReport {
     pub operations: u64,
     /// Why it stopped, if it did.
     pub fault: Option<String>,
+    /// Its queues, from the driver's DRIVER_OK on.
+    #[serde(default)]
+    pub queues: Vec<QueueReport>,
+}
+
+/// A virtqueue: where its tables lie in guest memory, and how far each side is (virtio 1.2, section 2.7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueReport {
+    /// Descriptors.
+    pub size: u16,
+    /// Address of the table of descriptors.
+    pub descriptors: u64,
+    /// Address of the available ring, which the driver writes.
+    pub available: u64,
+    /// Address of the used ring, which the device writes.
+    pub used: u64,
+    /// Chains that the driver has offered, as its ring's index says: modulo 65536.
+    pub offered: u16,
+    /// Chains that the device has taken so far, likewise.
+    pub taken: u16,
+    /// Chains that it has given back, likewise.
+    pub returned: u16,
 }
 
 impl Report {

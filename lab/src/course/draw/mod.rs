@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   /proc ──▶ see: sandboxes, their processes ──▶ pictures: a tree each ──┬──▶ terminal
-//!             (nothing is asked of them)                                  └──▶ SVG
+//!             (nothing is asked of them; a machine's monitor, its queues)                                  └──▶ SVG
 //! ```
 //!
 //! A container is known by its control group, a virtual machine by the descriptors that KVM gives to its monitor.
 
+mod machine;
+mod network;
 mod pictures;
 mod render;
 mod see;

@@ -1,11 +1,13 @@
 //! The pictures: what `/proc` says of a sandbox, as trees.
 
 use std::fs;
+use std::path::Path;
 
-use microvm::arch::layout;
-use procfs::process::{MMPermissions, MountInfo, Process, VmFlags};
+use procfs::process::MountInfo;
 
 use super::super::look::Look;
+use super::machine::machine;
+use super::network::network;
 use super::{Kind, Node, Sandbox};
 
 /// What is to be drawn.
@@ -19,7 +21,7 @@ pub enum Picture {
     Cgroups,
     /// Interfaces.
     Network,
-    /// Processors and guest memory of virtual machines.
+    /// Processors, guest memory and virtqueues of virtual machines.
     Machine,
 }
 
@@ -42,7 +44,12 @@ pub fn draw(picture: Picture, sandboxes: &[Sandbox]) -> Node {
         Picture::Namespaces => each("namespaces", namespaces),
         Picture::Mounts => each("mounts", mounts),
         Picture::Cgroups => each("control groups", cgroups),
-        Picture::Network => each("network", network),
+        Picture::Network => {
+            // Machines have network cards, too: what is seen of them is the host's end.
+            let wired = sandboxes.iter().map(|sandbox| (sandbox, network(sandbox)));
+            let wired = wired.filter(|(_, nodes)| !nodes.is_empty());
+            Node::new("network").with(wired.map(|(sandbox, nodes)| Node::new(heading(sandbox)).with(nodes)))
+        }
         Picture::Machine => {
             let below = of(Kind::Machine).map(|sandbox| Node::new(heading(sandbox)).with(machine(sandbox)));
             Node::new("virtual machines").with(below)
@@ -67,12 +74,26 @@ fn namespaces(sandbox: &Sandbox) -> Vec<Node> {
             Some(Node::new(format!("{kind:<6} {number}  {note}")))
         })
         .collect();
-    let processes = sandbox.processes.iter().map(|look| {
-        let inner = look.inner_pid().map_or_else(|| "?".to_owned(), |pid| pid.to_string());
-        Node::new(format!("{inner}  {}  (outside {})", command(look), look.pid))
-    });
-    nodes.push(Node::new("processes").with(processes));
+    nodes.push(Node::new("processes").with(family(sandbox, None)));
     nodes
+}
+
+/// The sandbox's processes below one of them; below none, those whose parent is outside.
+fn family(sandbox: &Sandbox, parent: Option<i32>) -> Vec<Node> {
+    let inside = |pid: i32| sandbox.processes.iter().any(|look| look.pid == pid);
+    let of = |look: &Look| {
+        // What it is while it ends, nobody knows: then it stands at the top.
+        let above = look.status().map(|status| status.ppid).filter(|&pid| inside(pid) && pid != look.pid);
+        above == parent
+    };
+    let children = sandbox.processes.iter().filter(|look| of(look));
+    children
+        .map(|look| {
+            let inner = look.inner_pid().map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+            let text = format!("{inner}  {}  (outside {})", command(look), look.pid);
+            Node::new(text).with(family(sandbox, Some(look.pid)))
+        })
+        .collect()
 }
 
 fn command(look: &Look) -> String {
@@ -99,15 +120,18 @@ fn below(mount: &MountInfo, all: &[MountInfo], depth: usize) -> Node {
     Node::new(text).with(children.map(|child| below(child, all, depth + 1)))
 }
 
-/// The sandbox's group with its limits and meters, whichever version counts them.
+/// The sandbox's groups: where the first process's is, as it is counted, and those below it.
 fn cgroups(sandbox: &Sandbox) -> Vec<Node> {
     let first = &sandbox.processes[0];
-    let read = |controller: &str, files: &[&str]| {
-        let group = first.group(controller)?;
-        files
-            .iter()
-            .find_map(|file| fs::read_to_string(group.join(file)).ok())
-            .map(|text| text.trim().to_owned())
+    let (pids, memory) = (first.group("pids").unwrap_or_default(), first.group("memory").unwrap_or_default());
+    vec![group(&pids, &memory, pids.display().to_string(), 0)]
+}
+
+/// One group with its limits and meters, whichever version counts them, and the groups in it.
+fn group(pids: &Path, memory: &Path, name: String, depth: usize) -> Node {
+    let read = |group: &Path, files: &[&str]| {
+        let text = files.iter().find_map(|file| fs::read_to_string(group.join(file)).ok());
+        text.map(|text| text.trim().to_owned())
     };
     let size = |text: Option<String>| match text.as_deref().map(str::parse::<u64>) {
         // Version 1 writes "no limit" as a number near 2^63.
@@ -120,90 +144,23 @@ fn cgroups(sandbox: &Sandbox) -> Vec<Node> {
         Some(text) => text.to_owned(),
         None => "not counted".to_owned(),
     };
-    let used = size(read("memory", &["memory.current", "memory.usage_in_bytes"]));
-    let most = size(read("memory", &["memory.max", "memory.limit_in_bytes"]));
-    let (count, limit) = (plain(read("pids", &["pids.current"])), plain(read("pids", &["pids.max"])));
-    let path = first.group("pids").unwrap_or_default();
-    vec![Node::new(path.display().to_string()).with([
+    let used = size(read(memory, &["memory.current", "memory.usage_in_bytes"]));
+    let most = size(read(memory, &["memory.max", "memory.limit_in_bytes"]));
+    let (count, limit) = (plain(read(pids, &["pids.current"])), plain(read(pids, &["pids.max"])));
+    let own = [
         Node::new(format!("memory     {used} of {most}")),
         Node::new(format!("processes  {count} of {limit}")),
-    ])]
+    ];
+    let folders = fs::read_dir(pids).into_iter().flatten().flatten();
+    let mut names: Vec<String> = folders
+        .filter(|entry| depth < DEEPEST && entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    let below = names.into_iter().map(|name| group(&pids.join(&name), &memory.join(&name), name, depth + 1));
+    Node::new(name).with(own).with(below)
 }
 
-fn mib(bytes: u64) -> String {
+pub(super) fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-/// The interfaces of the first process's network namespace (`/proc/PID/net/dev`: two head lines, then one each).
-fn network(sandbox: &Sandbox) -> Vec<Node> {
-    let first = &sandbox.processes[0];
-    let text = fs::read_to_string(first.path("net/dev")).unwrap_or_default();
-    let interfaces = text.lines().skip(2).filter_map(|line| {
-        let (name, numbers) = line.split_once(':')?;
-        let numbers: Vec<&str> = numbers.split_whitespace().collect();
-        let (received, sent) = (numbers.first()?, numbers.get(8)?);
-        Some(Node::new(format!("{}  {received} bytes in, {sent} out", name.trim())))
-    });
-    let shared = first.namespace("net") == Look::at(std::process::id() as i32).namespace("net");
-    let title = if shared { "the host's own interfaces" } else { "its own namespace" };
-    vec![Node::new(title).with(interfaces)]
-}
-
-/// The processors (threads of the monitor), and where the guest sees its memory.
-fn machine(sandbox: &Sandbox) -> Vec<Node> {
-    let monitor = &sandbox.processes[0];
-    let tasks = fs::read_dir(monitor.path("task")).into_iter().flatten().flatten();
-    let threads = tasks.filter_map(|task| {
-        let name = fs::read_to_string(task.path().join("comm")).ok()?;
-        let number = task.file_name().into_string().ok()?;
-        Some(Node::new(format!("{}  (thread {number})", name.trim())))
-    });
-    let mut nodes = vec![Node::new("monitor's threads").with(threads)];
-    if let Some((size, touched)) = guest_memory(monitor.pid) {
-        let map = layout::memory_map(size).into_iter().map(|(start, length, usable)| {
-            let kind = if usable { "RAM" } else { "reserved" };
-            Node::new(format!("{start:#012x} … {:#012x}  {kind}, {}", start + length, mib(length)))
-        });
-        let title = format!("guest memory  {}, of which {} are in use on the host", mib(size), mib(touched));
-        nodes.push(Node::new(title).with(map));
-    }
-    nodes
-}
-
-/// Size and touched bytes of the guest's memory: the monitor's largest run of mappings that reserve nothing, as guest memory is
-/// mapped (MAP_NORESERVE, `mmap(2)`); the kernel's file, mapped into it, is part of the run.
-fn guest_memory(pid: i32) -> Option<(u64, u64)> {
-    let maps = Process::new(pid).ok()?.smaps().ok()?;
-    let (mut best, mut run) = (None::<(u64, u64)>, None::<Run>);
-    for map in maps {
-        let (start, end) = map.address;
-        let written = map.perms.contains(MMPermissions::READ | MMPermissions::WRITE);
-        let unreserved = map.extension.vm_flags.contains(VmFlags::NR);
-        let rss = map.extension.map.get("Rss").copied().unwrap_or_default();
-        run = match run.take() {
-            Some(mut run) if written && run.last == start => {
-                (run.last, run.rss) = (end, run.rss + rss);
-                if unreserved {
-                    (run.end, run.touched) = (end, run.rss);
-                }
-                Some(run)
-            }
-            _ if written && unreserved => Some(Run { start, end, last: end, rss, touched: rss }),
-            _ => None,
-        };
-        if let Some(run) = &run {
-            // Guests have whole MiB; a neighbour of less may lie beside them.
-            best = best.max(Some(((run.end - run.start) >> 20 << 20, run.touched)));
-        }
-    }
-    best
-}
-
-/// Mappings that lie side by side; `end` is that of the last one that reserves nothing.
-struct Run {
-    start: u64,
-    end: u64,
-    last: u64,
-    rss: u64,
-    touched: u64,
 }

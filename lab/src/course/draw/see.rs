@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use microvm::stats::DeviceReport;
+
 use super::super::look::Look;
 
 /// The folder of all sandboxes' groups.
@@ -22,12 +24,14 @@ pub enum Kind {
 pub struct Sandbox {
     /// The engine's name for it, or the beginning of its id.
     pub name: String,
-    /// Its id; of a machine, its monitor's process.
+    /// Its id; of a machine that the engine does not know, its monitor's process.
     pub id: String,
     /// What it is.
     pub kind: Kind,
     /// Its processes, the first one first.
     pub processes: Vec<Look>,
+    /// The devices of a machine, where its monitor told of them.
+    pub devices: Vec<DeviceReport>,
 }
 
 /// All that run. `name` knows the engine's names of ids, and of processes.
@@ -52,13 +56,16 @@ pub fn see(name: impl Fn(&str, i32) -> Option<String>) -> Vec<Sandbox> {
         // The first has number 1 inside; where numbers are the host's, it is the oldest.
         pids.sort_by_key(|&pid| (Look::at(pid).inner_pid().unwrap_or(i32::MAX), pid));
         let processes: Vec<Look> = pids.into_iter().map(Look::at).collect();
-        Sandbox { name: called(&id, processes[0].pid), id, kind: Kind::Container, processes }
+        let name = called(&id, processes[0].pid);
+        Sandbox { name, id, kind: Kind::Container, processes, devices: Vec::new() }
     });
-    let machines = machines.into_iter().map(|pid| Sandbox {
-        name: called(&format!("monitor {pid}"), pid),
-        id: pid.to_string(),
-        kind: Kind::Machine,
-        processes: vec![Look::at(pid)],
+    let machines = machines.into_iter().map(|pid| {
+        let processes = vec![Look::at(pid)];
+        let (name, id) = match monitored(pid) {
+            Some(id) => (called(&id, pid), id),
+            None => (called(&format!("monitor {pid}"), pid), pid.to_string()),
+        };
+        Sandbox { name, id, kind: Kind::Machine, processes, devices: Vec::new() }
     });
     containers.chain(machines).collect()
 }
@@ -69,6 +76,14 @@ fn group_of(pid: i32) -> Option<String> {
     let path = text.lines().find_map(|line| line.splitn(3, ':').nth(2)?.split_once(GROUP))?.1;
     let id = path.split('/').next().filter(|id| !id.is_empty())?;
     Some(id.to_owned())
+}
+
+/// Which container's monitor a process is, if it is one: it was started as `monitor ID`.
+fn monitored(pid: i32) -> Option<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut words = line.split(|&byte| byte == 0).skip(1);
+    (words.next()? == b"monitor").then_some(())?;
+    String::from_utf8(words.next()?.to_vec()).ok()
 }
 
 /// A monitor holds descriptors that KVM made.

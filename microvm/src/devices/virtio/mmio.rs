@@ -118,10 +118,12 @@ impl VirtioMmio {
 
     /// What it is and did.
     pub(crate) fn report(&self) -> DeviceReport {
+        let live = self.shared.lock();
         DeviceReport {
             name: explain::device(self.id).into(),
             operations: self.shared.operations.load(Ordering::Relaxed),
-            fault: self.shared.lock().fault.as_ref().map(ToString::to_string),
+            fault: live.fault.as_ref().map(ToString::to_string),
+            queues: live.queues.iter().filter_map(Virtqueue::report).collect(),
         }
     }
 

@@ -12,6 +12,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{Chain, Fault};
+use crate::stats::QueueReport;
 
 /// A device's interrupt line, and why it was raised (virtio 1.2, section 4.2.2, InterruptStatus).
 ///
@@ -102,6 +103,26 @@ impl Virtqueue {
     /// Where it is, for a snapshot.
     pub(super) fn state(&self) -> QueueState {
         self.queue.state()
+    }
+
+    /// Where it is and how far both sides are; none of a queue that the driver does not use.
+    pub(super) fn report(&self) -> Option<QueueReport> {
+        let state = self.queue.state();
+        // Behind each ring's flags stands its index (sections 2.7.6 and 2.7.8). What cannot be read was never valid.
+        let index = |ring: u64| {
+            let bytes: [u8; 2] = self.memory.read_obj(GuestAddress(ring.checked_add(2)?)).ok()?;
+            Some(u16::from_le_bytes(bytes))
+        };
+        self.queue.ready().then_some(())?;
+        Some(QueueReport {
+            size: state.size,
+            descriptors: state.desc_table,
+            available: state.avail_ring,
+            used: state.used_ring,
+            offered: index(state.avail_ring)?,
+            taken: state.next_avail,
+            returned: index(state.used_ring)?,
+        })
     }
 
     /// Serves the chains that are available: `serve` does what a chain asks and returns how many bytes it wrote to it.
