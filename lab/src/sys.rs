@@ -9,6 +9,20 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
+// The boot sector of bootable images (`image::bootable`), assembled with this crate; nothing here ever calls it.
+std::arch::global_asm!(include_str!("image/bootable/loader.s"));
+
+/// The boot sector's code.
+pub(crate) fn boot_sector() -> &'static [u8] {
+    unsafe extern "C" {
+        static lab_boot_sector: u8;
+        static lab_boot_sector_end: u8;
+    }
+    let (begin, end) = (&raw const lab_boot_sector, &raw const lab_boot_sector_end);
+    // SAFETY: `loader.s` defines both symbols, around read-only bytes of one section, the second behind the first.
+    unsafe { std::slice::from_raw_parts(begin, end.addr() - begin.addr()) }
+}
+
 /// The child is killed when the thread that started it ends, however it ends (PR_SET_PDEATHSIG, `prctl(2)`).
 pub(crate) fn die_with_parent(command: &mut Command) {
     // SAFETY: the closure makes one prctl(2) call, which is async-signal-safe, and allocates nothing.

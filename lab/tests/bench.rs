@@ -50,7 +50,7 @@ const NO_VM: [&str; 2] = ["--kernel", "no-such-kernel"];
 #[test]
 fn a_machine_without_one_wall_gives_the_other_with_every_raw_value_and_its_command() {
     let home = Home::new();
-    let names = ["startup", "cpu", "syscalls", "disk", "creation"];
+    let names = ["startup", "cpu", "syscalls", "disk", "creation", "network"];
     let (report, bench) = home.bench(&[&names[..], &NO_VM, &["--quick", "--seed", "7"]].concat());
     assert_eq!(bench.ended, Ended::Complete);
     assert_eq!(bench.experiments.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), names);
@@ -77,10 +77,19 @@ fn a_machine_without_one_wall_gives_the_other_with_every_raw_value_and_its_comma
         }
     }
     // Every metric of a program inside was printed by it.
-    for (experiment, metric) in [("syscalls", "open-close"), ("disk", "random-read"), ("cpu", "round")] {
+    for (experiment, metric) in [
+        ("syscalls", "open-close"),
+        ("disk", "random-read"),
+        ("cpu", "round"),
+        ("network", "round-trip"),
+        ("network", "in-rate"),
+        ("network", "out-rate"),
+        ("network", "connections"),
+    ] {
         let experiment = bench.experiment(experiment).unwrap();
         let seen = |run: &lab::measure::bench::record::Run| run.values.iter().any(|it| it.metric == metric);
-        assert!(experiment.runs.iter().all(seen), "{metric}");
+        // Those with a name of another program are that program's.
+        assert!(experiment.runs.iter().filter(|run| run.variant.is_empty()).all(seen), "{metric}");
     }
     assert!(report.contains("start → first output") && report.contains("absent"), "{report}");
     let stored = std::fs::read_dir(home.path("home/results")).unwrap().count();
@@ -104,6 +113,16 @@ fn memory_limits_density_and_isolation_are_measured_on_containers() {
     assert!((64.0 * 1024.0..=64e6).contains(&least), "{least}");
     assert!(value("isolation", "processes") >= 1.0);
     assert!(value("portability", "size") > 10_000.0 && value("portability", "total") > 0.0);
+    // The disk is booted where there is a kernel for it, and says why not where there is none.
+    let carried = bench.experiment("portability").unwrap();
+    let booted = carried.runs.iter().find(|run| run.subject == "disk").expect("QEMU is installed");
+    match lab::kernel::resolve(None) {
+        Ok(Some(_)) => {
+            assert!(booted.counts() && booted.values.iter().any(|it| it.metric == "run"), "{booted:?}")
+        }
+        _ => assert!(!booted.counts(), "{booted:?}"),
+    }
+    assert_eq!(bench.subject("disk").unwrap().obtained, Obtained::Tcg);
     assert!(value("sharing", "pss") > 0.0);
     assert!(report.contains("PSS of so many: container (host kernel)"), "{report}");
     let isolation = bench.experiment("isolation").unwrap();

@@ -139,11 +139,6 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static dyn Experiment>> {
     }
     let find = |name: &String| match experiments::find(name) {
         Some(experiment) => Ok(experiment),
-        None if name == "network" => {
-            bail!(
-                "the experiment network is not there yet: a virtual machine of the lab has no network device"
-            )
-        }
         None => {
             let known: Vec<_> = experiments::ALL.iter().map(|it| it.about().name).collect();
             bail!("no experiment is called {name}; there are {}", known.join(", "))

@@ -32,6 +32,7 @@ pub struct Args {
 enum Command {
     Load(LoadArgs),
     Save(SaveArgs),
+    Disk(DiskArgs),
     Import(ImportArgs),
     #[command(visible_alias = "list")]
     Ls(images::Args),
@@ -79,6 +80,26 @@ pub struct SaveArgs {
     /// Names or ids
     #[arg(required = true)]
     images: Vec<String>,
+}
+
+/// Save an image with a guest kernel as a disk that any PC boots, QEMU's as well, without the lab.
+///
+/// All files live in the machine's memory, and nothing that the workload writes is kept. The console is the first serial port; the machine
+/// switches itself off when the workload ends, and says with which code.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  lab image disk -o hello.img lab hello
+  qemu-system-x86_64 -m 256 -nographic -drive file=hello.img,format=raw")]
+pub struct DiskArgs {
+    /// The disk's file
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// This guest kernel, one that `lab kernel list` shows
+    #[arg(long, value_name = "NAME")]
+    kernel: Option<String>,
+    /// Name or id of the image, then a command in place of its own
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["IMAGE", "COMMAND"])]
+    image: Vec<String>,
 }
 
 /// Make an image of one layer from a tar of a root file system.
@@ -159,6 +180,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Load(args) => load(args),
         Command::Save(args) => save(args),
+        Command::Disk(args) => disk(args),
         Command::Import(args) => import(args),
         Command::Ls(args) => images::run(args),
         Command::Inspect { format, images } => inspect(&images, format.as_deref()),
@@ -201,6 +223,30 @@ pub fn load(args: LoadArgs) -> anyhow::Result<ExitCode> {
         None => format!("Loaded image ID: {id}\n"),
     });
     super::print(&lines.collect::<String>())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn disk(args: DiskArgs) -> anyhow::Result<ExitCode> {
+    let (name, command) = args.image.split_first().context("which image?")?;
+    let engine = Engine::open()?;
+    let store = engine.images();
+    embedded::ensure(store)?;
+    let image = store.resolve(name)?;
+    let kernel = lab::kernel::resolve(args.kernel.as_deref())?;
+    let kernel = kernel.context("no guest kernel yet; make one with: lab kernel build")?;
+    let path = &args.output;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory)
+        .with_context(|| format!("make a file in {}", directory.display()))?;
+    let made = store.bootable(&image, &kernel.image, command, file.as_file_mut(), &Bars::default())?;
+    file.persist(path).with_context(|| format!("write {}", path.display()))?;
+    anstream::eprintln!(
+        "wrote: {}, {} MiB; boot it with: qemu-system-x86_64 -m {} -nographic -drive file={},format=raw",
+        path.display(),
+        made.size >> 20,
+        made.memory >> 20,
+        path.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,9 +15,11 @@
 //! 2. [`Store`]: where they lie, and how several processes share them without a daemon.
 //! 3. `load`: how they get there from a file; [`registry`]: from another machine, and to it.
 //! 4. `layer`: a layer as a stream of judged entries; then its two uses, `unpack` and `disk`.
+//!    `bootable`: both an image and a kernel as a disk for a machine without the lab.
 //! 5. [`embedded`]: the image that needs no loading.
 //! 6. [`Image`] and [`users`]: what an image says about how it is to be run.
 
+mod bootable;
 mod compression;
 mod config;
 mod digest;
@@ -36,6 +38,7 @@ pub(crate) mod tar;
 mod unpack;
 pub mod users;
 
+pub use bootable::Bootable;
 pub(crate) use compression::decompress as plain_of;
 pub use config::{Image, Layer};
 pub use digest::Digest;

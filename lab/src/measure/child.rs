@@ -196,6 +196,11 @@ impl Running {
         }
     }
 
+    /// The end of what it has printed until now.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&self.stdout.bytes).into_owned()
+    }
+
     /// Waits for something to happen, for a tick at most, and reads what was written. True once the run has ended.
     fn listen(&mut self) -> io::Result<bool> {
         let tick = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };

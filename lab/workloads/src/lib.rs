@@ -134,8 +134,15 @@ fn run(applet: &Applet, args: Args) -> u8 {
     (applet.run)(args)
 }
 
+/// Not in any image: what a bootable disk starts with.
+const BOOT: Applet =
+    Applet { name: "boot", help: "boot UID GID: the first process of a machine", run: tools::boot };
+
 /// The applet of this name; docker's name for `init` is one, too.
 pub fn find(name: &[u8]) -> Option<&'static Applet> {
+    if name == b"boot" {
+        return Some(&BOOT);
+    }
     let name = if name == b"docker-init" { b"init" } else { name };
     APPLETS.iter().find(|applet| applet.name.as_bytes() == name)
 }

@@ -256,3 +256,49 @@ fn a_hog_takes_what_it_can_for_as_long_as_it_was_told() {
     let printed = text(&output.stdout);
     assert!(printed.starts_with("hogging\n") && printed.matches("sample hogged ").count() == 2, "{printed}");
 }
+
+/// A program that does not outlive a test that failed.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_server_and_its_client_print_samples_of_their_traffic() {
+    let mut server = Ending(program("bench").arg("serve").stdout(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(server.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert!(matches!(words[..], ["listening", address, _] if address.split('.').count() == 4), "{line}");
+    // The machine may have a card of the name that a sandbox's has; its loopback is there in any case.
+    let output = program("bench").args(["net", "2", "127.0.0.1", words[2]]).output().unwrap();
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for name in ["round-trip", "out-rate", "in-rate", "connections"] {
+        let values = printed.lines().filter_map(|line| line.strip_prefix(&format!("sample {name} ")));
+        let values: Vec<f64> = values.map(|value| value.parse().unwrap()).collect();
+        assert!(values.len() == 2 && values.iter().all(|value| *value > 0.0), "{name}: {printed}");
+    }
+    // A client that asks for nothing known, one that goes away, and one that speaks HTTP, twice on one connection.
+    let port: u16 = words[2].parse().unwrap();
+    assert_eq!(ask(port, "?"), "");
+    drop(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    for _ in 0..2 {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n").unwrap();
+        let mut answer = [0; 70];
+        client.read_exact(&mut answer).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.ends_with(b"\r\n\r\nhello\n"));
+    }
+    // Asked to end while a client is connected.
+    let pid = server.0.id().to_string();
+    assert!(program("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(server.0.wait().unwrap().code(), Some(0));
+    for wrong in [&["net"][..], &["net", "1", "name", "1"], &["serve", "70000"]] {
+        assert_eq!(program("bench").args(wrong).output().unwrap().status.code(), Some(2), "{wrong:?}");
+    }
+}

@@ -21,6 +21,7 @@
 //! devices and capabilities too.
 
 mod erofs;
+mod initramfs;
 mod tree;
 mod writer;
 

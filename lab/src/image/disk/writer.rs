@@ -63,6 +63,12 @@ impl Builder {
         Ok(())
     }
 
+    /// The tree after all layers, and its root; the contents lie in the file.
+    pub fn into_tree(self) -> io::Result<(Tree, NodeId)> {
+        self.output.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok((self.tree, self.merged))
+    }
+
     /// Writes the metadata of what is left after all layers, and the superblock.
     pub fn finish(mut self) -> io::Result<()> {
         let plan = Plan::new(&self.tree, self.merged, self.position / BLOCK)?;
@@ -309,7 +315,7 @@ impl Placed {
     }
 }
 
-fn node_mode(content: &Content) -> u16 {
+pub(super) fn node_mode(content: &Content) -> u16 {
     match content {
         Content::Directory(_) => mode::DIRECTORY,
         Content::File { .. } => mode::REGULAR,

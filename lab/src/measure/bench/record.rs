@@ -240,7 +240,7 @@ impl ExperimentRecord {
 
 /// The lab's own before its peers.
 fn place(subject: &str) -> usize {
-    const OWN: [&str; 5] = ["host", "container", "vm", "restored", "tcg"];
+    const OWN: [&str; 6] = ["host", "container", "vm", "restored", "disk", "tcg"];
     OWN.iter().position(|own| *own == subject).unwrap_or(OWN.len())
 }
 

@@ -26,6 +26,9 @@ pub const VM: &str = "vm";
 /// A virtual machine of the lab, restored from a snapshot.
 pub const RESTORED: &str = "restored";
 
+/// The image and its kernel as a bootable disk, in QEMU without KVM.
+pub const DISK: &str = "disk";
+
 /// One who is measured.
 #[derive(Clone)]
 pub struct Subject {
@@ -100,6 +103,23 @@ impl Subject {
         }
     }
 
+    /// A bootable disk of the image, in QEMU: always by emulation, so that it is the same on every machine.
+    pub fn disk() -> Self {
+        let program = crate::doctor::find_program(QEMU);
+        let version = program.as_deref().and_then(peers::version);
+        let missing = format!("not installed: {QEMU} (package qemu-system-x86)");
+        Self {
+            record: SubjectRecord {
+                name: DISK.into(),
+                title: "bootable disk in QEMU".into(),
+                obtained: if program.is_some() { Obtained::Tcg } else { Obtained::Nothing },
+                version,
+                unavailable: program.is_none().then_some(missing),
+            },
+            way: None,
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.record.name
@@ -126,6 +146,9 @@ impl Subject {
         }
     }
 }
+
+/// The program that boots a disk.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
 
 /// A call as a shell reads it, by the program's own name: where it lies is nobody else's business.
 pub fn command_line(call: &Call) -> String {
@@ -160,6 +183,7 @@ pub fn of_machine(
             subjects.push(Subject::restored(wall));
         }
     }
+    subjects.push(Subject::disk());
     if peers {
         subjects.extend(found_peers(&choice, &request, scratch, interrupted)?);
     }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | how long until the workload runs? | [`startup`], [`creation`] |
 //! | how much memory? | [`memory`], [`minimum`], [`density`], [`sharing`] |
-//! | how fast inside? | [`inside`]: [`cpu`], [`syscalls`], [`switches`], [`processes`], [`faults`], [`disk`] |
+//! | how fast inside? | [`inside`]: [`cpu`], [`syscalls`], [`switches`], [`processes`], [`faults`], [`disk`]; [`network`] |
 //! | how well are neighbours kept apart? | [`isolation`], [`neighbours`] |
 //! | how easily does it move? | [`portability`] |
 //! | what does measuring itself cost? | [`overhead`] |
@@ -20,6 +20,7 @@ pub mod isolation;
 pub mod memory;
 pub mod minimum;
 pub mod neighbours;
+pub mod network;
 pub mod overhead;
 pub mod portability;
 pub mod processes;
@@ -33,7 +34,7 @@ use std::time::Duration;
 use crate::measure::bench::{Experiment, Seen};
 
 /// All, in the order in which they are run and reported.
-pub static ALL: [&dyn Experiment; 16] = [
+pub static ALL: [&dyn Experiment; 17] = [
     &startup::Startup,
     &memory::Memory,
     &minimum::Minimum,
@@ -45,6 +46,7 @@ pub static ALL: [&dyn Experiment; 16] = [
     &processes::PROCESSES,
     &faults::FAULTS,
     &disk::DISK,
+    &network::Network,
     &sharing::Sharing,
     &isolation::Isolation,
     &neighbours::Neighbours,

@@ -10,7 +10,7 @@ use super::LIMIT;
 use crate::image::{Reference, Store};
 use crate::measure::bench::record::Unit;
 use crate::measure::bench::session::{Site, seen_of, told};
-use crate::measure::bench::subjects::{CONTAINER, VM, Way};
+use crate::measure::bench::subjects::{CONTAINER, DISK, QEMU, VM, Way, command_line};
 use crate::measure::bench::{About, Case, Experiment, Metric, Paper, Seen};
 use crate::measure::child::Call;
 use crate::measure::phases::milliseconds;
@@ -21,12 +21,13 @@ pub struct Portability;
 static ABOUT: About = About {
     name: "portability",
     question: "How large is what has to be carried to another machine, and how long until it runs there?",
-    method: "The image is saved as an OCI archive. A machine that has nothing but the lab is played by an empty data folder: the \
-             archive is copied there, loaded and run. A VM takes its kernel along and makes its root disk from the archive; what a bootable \
-             disk image would hold, the root disk and the kernel with its modules, is weighed as well.",
+    method: "The image is saved as an OCI archive, as `lab save` does. A machine that has nothing but the lab is played by an empty data folder: the \
+             archive is copied there, loaded and run. A VM takes its kernel along and makes its root disk from the archive. \
+             The bootable disk is what `lab image disk` writes, kernel and files in one: it is copied and booted in QEMU, which emulates \
+             (TCG) on every machine.",
     blind_spot: "The copy is from disk to disk of one machine: a network's time is the size by its rate. The default image is tiny; \
                  a large application drowns the kernel's size. An image for a container runs only where its kernel's system calls \
-                 are, a VM's wherever its processor is.",
+                 are, a VM's wherever its processor is. The disk's boot is an emulated processor's; what it carries is what counts.",
     papers: &[Paper {
         source: "Manco and others, LightVM, SOSP 2017",
         says: "images of guests: a unikernel 480 kB, a minimal Linux (Tinyx) 9.5 MB, a Debian 1.1 GB",
@@ -53,7 +54,7 @@ impl Experiment for Portability {
     }
 
     fn cases(&self, site: &Site<'_>) -> Vec<Case> {
-        site.cases(&[CONTAINER, VM])
+        site.cases(&[CONTAINER, VM, DISK])
     }
 
     fn rounds(&self, quick: bool) -> u32 {
@@ -62,6 +63,9 @@ impl Experiment for Portability {
 
     fn run(&self, site: &Site<'_>, case: &Case) -> Result<Seen, String> {
         let subject = site.subject(&case.subject)?;
+        if case.subject == DISK {
+            return disk(site);
+        }
         let Some(Way::Lab { program, .. }) = &subject.way else {
             return Err("it takes the lab's own walls".into());
         };
@@ -111,6 +115,56 @@ impl Experiment for Portability {
         seen.value("total", milliseconds(begun, finished.ended));
         Ok(seen)
     }
+}
+
+/// The bootable disk, copied and booted.
+fn disk(site: &Site<'_>) -> Result<Seen, String> {
+    let place = Place::new(site.scratch)?;
+    let store = Store::open_default().map_err(|error| error.to_string())?;
+    let image = store.resolve(crate::image::embedded::NAME).map_err(|error| error.to_string())?;
+    let kernel = kernel()?.into_iter().next().ok_or("there is no kernel")?;
+    let (here, there) = (place.0.join("hello.img"), place.0.join("there/hello.img"));
+    let mut file = File::create_new(&here).map_err(|error| format!("write {}: {error}", here.display()))?;
+    let command = ["hello".to_owned()];
+    let made =
+        store.bootable(&image, &kernel, &command, &mut file, &()).map_err(|error| error.to_string())?;
+    let begun = now();
+    fs::copy(&here, &there).map_err(|error| format!("copy {}: {error}", here.display()))?;
+    let copied = now();
+    let program = crate::doctor::find_program(QEMU).ok_or_else(|| format!("not installed: {QEMU}"))?;
+    let memory = (made.memory >> 20).to_string();
+    let drive = |file: &str| format!("file={file},format=raw,if=ide");
+    let options = [
+        "-accel",
+        "tcg",
+        "-m",
+        &memory,
+        "-display",
+        "none",
+        "-serial",
+        "stdio",
+        "-monitor",
+        "none",
+        "-no-reboot",
+    ];
+    let call = |file: &str| {
+        let before = options.iter().map(Into::into).chain(["-drive".into(), drive(file).into()]).collect();
+        Call { program: program.clone(), before, marks: false, after: Vec::new() }
+    };
+    let finished = site.finish(&call(&there.display().to_string()), LIMIT)?;
+    if !String::from_utf8_lossy(&finished.printed).contains("the workload ended with 0") {
+        return Err("the disk did not come to the end of its workload".into());
+    }
+    let mut seen = Seen {
+        command: format!("lab image disk -o hello.img lab hello; {}", command_line(&call("hello.img"))),
+        ..Seen::default()
+    };
+    seen.value("size", made.size as f64);
+    seen.value("copy", milliseconds(begun, copied));
+    seen.value("load", 0.0);
+    seen.value("run", milliseconds(finished.spawned, finished.ended));
+    seen.value("total", milliseconds(begun, finished.ended));
+    Ok(seen)
 }
 
 /// A folder for both machines, removed when dropped.

@@ -141,7 +141,7 @@ fn says_hello(peer: &Peer, interrupted: &AtomicBool) -> Result<(), String> {
 }
 
 /// The first line of `--version`.
-fn version(program: &Path) -> Option<String> {
+pub(crate) fn version(program: &Path) -> Option<String> {
     let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Some(text.lines().next()?.trim().to_owned()).filter(|line| !line.is_empty())

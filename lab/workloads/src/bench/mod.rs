@@ -12,6 +12,7 @@ mod disk;
 mod hog;
 mod kernel;
 mod memory;
+mod net;
 
 use freestanding::sys::time::monotonic;
 use freestanding::text::parse_number;
@@ -32,6 +33,15 @@ pub fn run(args: Args) -> u8 {
     if what == b"hog" {
         return hog::run(args.skip(1));
     }
+    if what == b"serve" {
+        return net::serve(args.skip(1));
+    }
+    if what == b"address" {
+        return net::address(args.skip(1));
+    }
+    if what == b"net" {
+        return net::client(args.skip(1));
+    }
     let repeats = args.get(2).map_or(Some(REPEATS), |text| parse_number(text.to_bytes()));
     let Some(repeats) = repeats.filter(|repeats| (1..=100_000).contains(repeats)) else {
         return complain("bench", b"REPEATS", "must be a number from 1 to 100000", 2);
@@ -47,7 +57,14 @@ pub fn run(args: Args) -> u8 {
         b"processes" => kernel::processes(repeats),
         b"faults" => memory::faults(repeats),
         b"disk" => disk::run(repeats, args.get(3).unwrap_or(c"/tmp"), mib),
-        _ => return complain("bench", what, "is none of cpu syscalls switches processes faults disk hog", 2),
+        _ => {
+            return complain(
+                "bench",
+                what,
+                "is none of cpu syscalls switches processes faults disk hog serve address net",
+                2,
+            );
+        }
     };
     match result {
         Ok(()) => 0,

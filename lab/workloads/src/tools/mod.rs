@@ -1,11 +1,13 @@
 //! The small tools that a class needs to look around. Each does what its manual page's first paragraph says, no more.
 
+mod boot;
 mod content;
 mod folders;
 mod identity;
 mod init;
 mod processes;
 
+pub use boot::boot;
 pub use content::{cat, head, wc};
 pub use folders::{ls, mkdir, rm, touch};
 pub use identity::{env, hostname, id, pwd, stty, tty, uname};

@@ -101,6 +101,12 @@ pub fn restart() -> Result<()> {
     plain(c::__NR_reboot, [magic[0], magic[1], c::LINUX_REBOOT_CMD_RESTART as usize]).map(drop)
 }
 
+/// reboot(2), `LINUX_REBOOT_CMD_POWER_OFF`. Returns only if it failed; a machine that cannot be switched off is halted.
+pub fn power_off() -> Result<()> {
+    let magic = [c::LINUX_REBOOT_MAGIC1 as usize, c::LINUX_REBOOT_MAGIC2 as usize];
+    plain(c::__NR_reboot, [magic[0], magic[1], c::LINUX_REBOOT_CMD_POWER_OFF as usize]).map(drop)
+}
+
 /// One I/O port, opened to this process.
 #[derive(Debug)]
 pub struct Port(u16);

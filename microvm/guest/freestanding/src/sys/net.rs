@@ -1,4 +1,4 @@
-//! TCP over IPv4, as much as a server needs; and what sets a network card up.
+//! TCP over IPv4, as much as a server and its client need; and what sets a network card up.
 
 use linux_raw_sys::general as c;
 use linux_raw_sys::ioctl as i;
@@ -14,13 +14,20 @@ pub fn listen(port: u16, backlog: u32) -> Result<OwnedFd> {
     let value = (&raw const on).expose_provenance();
     // SAFETY: the kernel reads an int (setsockopt(2)).
     unsafe { call(c::__NR_setsockopt, [int(socket.0), level, n::SO_REUSEADDR as usize, value, 4]) }?;
-    // struct sockaddr_in: family in the host's order, port and address in the network's, padding (ip(7)).
-    let mut address = [0u8; 16];
-    address[..2].copy_from_slice(&(n::AF_INET as u16).to_ne_bytes());
-    address[2..4].copy_from_slice(&port.to_be_bytes());
+    let address = socket_address([0; 4], port);
     // SAFETY: the kernel reads 16 bytes (bind(2)).
     unsafe { call(c::__NR_bind, [int(socket.0), address.as_ptr().expose_provenance(), address.len()]) }?;
     plain(c::__NR_listen, [int(socket.0), backlog as usize])?;
+    Ok(socket)
+}
+
+/// A connection to a port of another machine, or of this one: socket(2), connect(2).
+pub fn connect(address: [u8; 4], port: u16) -> Result<OwnedFd> {
+    let kind = (n::SOCK_STREAM | c::O_CLOEXEC) as usize;
+    let socket = OwnedFd::from_result(plain(c::__NR_socket, [n::AF_INET as usize, kind, 0])?);
+    let address = socket_address(address, port);
+    // SAFETY: the kernel reads 16 bytes (connect(2)).
+    unsafe { call(c::__NR_connect, [int(socket.0), address.as_ptr().expose_provenance(), address.len()]) }?;
     Ok(socket)
 }
 
@@ -52,7 +59,8 @@ struct Request {
     value: [u8; 24],
 }
 
-fn request(socket: Fd, number: u32, name: &[u8], value: &[u8]) -> Result<()> {
+/// Asks, and gives back what the kernel left in the value's place.
+fn request(socket: Fd, number: u32, name: &[u8], value: &[u8]) -> Result<[u8; 24]> {
     let mut request = Request { name: [0; 16], value: [0; 24] };
     // The name ends in NUL.
     request
@@ -64,20 +72,34 @@ fn request(socket: Fd, number: u32, name: &[u8], value: &[u8]) -> Result<()> {
     request.value.get_mut(..value.len()).ok_or(Errno::INVAL)?.copy_from_slice(value);
     let pointer = (&raw mut request).expose_provenance();
     // SAFETY: the kernel reads the structure, and may write to it; it is as long as netdevice(7) says.
-    unsafe { call(c::__NR_ioctl, [int(socket.0), number as usize, pointer]) }.map(drop)
+    unsafe { call(c::__NR_ioctl, [int(socket.0), number as usize, pointer]) }?;
+    Ok(request.value)
 }
 
-/// `struct sockaddr_in` of an address, without a port (ip(7)).
-fn address_bytes(address: [u8; 4]) -> [u8; 16] {
+/// `struct sockaddr_in`: family in the host's order, port and address in the network's, padding (ip(7)).
+fn socket_address(address: [u8; 4], port: u16) -> [u8; 16] {
     let [a, b, c, d] = address;
+    let [p0, p1] = port.to_be_bytes();
     let [f0, f1] = (n::AF_INET as u16).to_ne_bytes();
-    [f0, f1, 0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0]
+    [f0, f1, p0, p1, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// `struct sockaddr_in` of an address, without a port.
+fn address_bytes(address: [u8; 4]) -> [u8; 16] {
+    socket_address(address, 0)
+}
+
+/// A card's IPv4 address: `SIOCGIFADDR`.
+pub fn address(socket: Fd, name: &[u8]) -> Result<[u8; 4]> {
+    let answer = request(socket, i::SIOCGIFADDR, name, &[])?;
+    let [_, _, _, _, a, b, c, d, ..] = answer;
+    Ok([a, b, c, d])
 }
 
 /// Switches a card on or off: `SIOCSIFFLAGS`.
 pub fn switch(socket: Fd, name: &[u8], on: bool) -> Result<()> {
     let flags = if on { n::net_device_flags::IFF_UP as u16 } else { 0 };
-    request(socket, i::SIOCSIFFLAGS, name, &flags.to_ne_bytes())
+    request(socket, i::SIOCSIFFLAGS, name, &flags.to_ne_bytes()).map(drop)
 }
 
 /// Gives a card another hardware address: `SIOCSIFHWADDR`.
@@ -86,14 +108,14 @@ pub fn set_hardware_address(socket: Fd, name: &[u8], address: [u8; 6]) -> Result
     const ETHERNET: u16 = 1;
     let [f0, f1] = ETHERNET.to_ne_bytes();
     let [a0, a1, a2, a3, a4, a5] = address;
-    request(socket, i::SIOCSIFHWADDR, name, &[f0, f1, a0, a1, a2, a3, a4, a5])
+    request(socket, i::SIOCSIFHWADDR, name, &[f0, f1, a0, a1, a2, a3, a4, a5]).map(drop)
 }
 
 /// Gives a card an IPv4 address, of which so many bits name the network: `SIOCSIFADDR`, `SIOCSIFNETMASK`.
 pub fn set_address(socket: Fd, name: &[u8], address: [u8; 4], prefix: u8) -> Result<()> {
     request(socket, i::SIOCSIFADDR, name, &address_bytes(address))?;
     let mask = u32::MAX.checked_shl(32u32.saturating_sub(prefix.into())).unwrap_or(0);
-    request(socket, i::SIOCSIFNETMASK, name, &address_bytes(mask.to_be_bytes()))
+    request(socket, i::SIOCSIFNETMASK, name, &address_bytes(mask.to_be_bytes())).map(drop)
 }
 
 /// Sends what is for elsewhere to a neighbour: `SIOCADDRT` (route(8)).
