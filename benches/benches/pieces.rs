@@ -1,11 +1,13 @@
-//! The pieces of which both walls are made, each alone: namespaces, mounts, control groups, page faults, exits, a virtqueue,
-//! unpacking. `cargo bench -p benches --bench pieces`; criterion keeps the last run and says what changed since, so that two
+//! The pieces of which both walls are made, each alone: namespaces, mounts, control groups, filters of system calls, page faults, exits, a
+//! virtqueue, unpacking. `cargo bench -p benches --bench pieces`; criterion keeps the last run and says what changed since, so that two
 //! commits can be compared: `-- --save-baseline NAME`, then `-- --baseline NAME`.
 //!
 //! What cannot be tried here (no root, no /dev/kvm) is skipped, and says so.
 
 #[path = "pieces/exits.rs"]
 mod exits;
+#[path = "pieces/filters.rs"]
+mod filters;
 #[path = "pieces/queue.rs"]
 mod queue;
 
@@ -150,6 +152,7 @@ criterion_group!(
     namespaces,
     mounts,
     control_groups,
+    filters::loading,
     page_faults,
     exits::by_kind,
     queue::operations,

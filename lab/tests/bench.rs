@@ -118,7 +118,7 @@ fn memory_limits_density_and_isolation_are_measured_on_containers() {
     let booted = carried.runs.iter().find(|run| run.subject == "disk").expect("QEMU is installed");
     match lab::kernel::resolve(None) {
         Ok(Some(_)) => {
-            assert!(booted.counts() && booted.values.iter().any(|it| it.metric == "run"), "{booted:?}")
+            assert!(booted.counts() && booted.values.iter().any(|it| it.metric == "run"), "{booted:?}");
         }
         _ => assert!(!booted.counts(), "{booted:?}"),
     }

@@ -16,6 +16,23 @@ pub fn judge(gathered: &Gathered) -> Vec<Claim> {
     vec![resources(gathered), time(gathered), isolation(gathered), portability(gathered)]
 }
 
+/// Name and sentence of each claim.
+pub(super) const SENTENCES: [(&str, &str); 4] = [
+    (
+        "resources",
+        "A VM needs many resources, for it runs a whole operating system; a container needs only what its application needs.",
+    ),
+    (
+        "time",
+        "A container is there almost at once; a VM has to start a whole operating system, which may take several minutes.",
+    ),
+    (
+        "isolation",
+        "A VM has an operating system of its own, and so isolates more than a container, which shares the host's kernel.",
+    ),
+    ("portability", "VMs are usually heavier than containers, which makes them harder to move."),
+];
+
 fn vm_by(gathered: &Gathered) -> Obtained {
     gathered.comparison.wall(Wall::Vm).map_or(Obtained::Nothing, |wall| wall.obtained)
 }
@@ -72,15 +89,7 @@ fn resources(gathered: &Gathered) -> Claim {
             "With an application that holds more than {least} itself, the VM's surplus is less than a tenth."
         )
     }));
-    Claim {
-        name: "resources",
-        sentence: "A VM needs many resources, for it runs a whole operating system; a container needs only what its \
-                   application needs.",
-        vm_by: vm_by(gathered),
-        evidence,
-        verdict,
-        flips,
-    }
+    Claim { name: SENTENCES[0].0, sentence: SENTENCES[0].1, vm_by: vm_by(gathered), evidence, verdict, flips }
 }
 
 const FIRST: Metric = Metric::ToFirstInstruction;
@@ -142,20 +151,12 @@ fn time(gathered: &Gathered) -> Claim {
     if !vm_by(gathered).is_representative() && vm.is_some() {
         flips.push("On a bare machine with VT-x or AMD-V the VM takes less time: judge there anew.".into());
     }
-    Claim {
-        name: "time",
-        sentence: "A container is there almost at once; a VM has to start a whole operating system, which may take \
-                   several minutes.",
-        vm_by: vm_by(gathered),
-        evidence,
-        verdict,
-        flips,
-    }
+    Claim { name: SENTENCES[1].0, sentence: SENTENCES[1].1, vm_by: vm_by(gathered), evidence, verdict, flips }
 }
 // ANCHOR_END: time
 
 /// How a restored VM stands to a container, warm and cold.
-fn against_snapshot(container: f64, cold: Option<f64>, restored: f64) -> String {
+pub(super) fn against_snapshot(container: f64, cold: Option<f64>, restored: f64) -> String {
     let of = |other: f64| format!("{}×", figures::digits(restored / other));
     let against_cold = cold.map_or_else(String::new, |cold| format!(", {} that of its first run", of(cold)));
     let flips = if restored < container {
@@ -216,9 +217,8 @@ fn isolation(gathered: &Gathered) -> Claim {
         (.., Err(reason)) => Verdict::undecided(&format!("no look from the VM: {reason}")),
     };
     Claim {
-        name: "isolation",
-        sentence: "A VM has an operating system of its own, and so isolates more than a container, which shares the \
-                   host's kernel.",
+        name: SENTENCES[2].0,
+        sentence: SENTENCES[2].1,
         vm_by: vm_by(gathered),
         evidence,
         verdict,
@@ -254,8 +254,8 @@ fn portability(gathered: &Gathered) -> Claim {
             .into(),
     );
     Claim {
-        name: "portability",
-        sentence: "VMs are usually heavier than containers, which makes them harder to move.",
+        name: SENTENCES[3].0,
+        sentence: SENTENCES[3].1,
         vm_by: vm_by(gathered),
         evidence,
         verdict: match sizes {

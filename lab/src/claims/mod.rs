@@ -8,6 +8,7 @@
 //! ```
 //!
 //! Reading order: [`verdict`], the rules; [`judge`], which figures they are given; [`gather()`], where these come from.
+//! [`stored`]: the same from the experiments of a stored bench, without running anything.
 //! No verdict is written down anywhere: without figures a claim is undecided, and a VM's figures never go without what
 //! they were obtained by.
 
@@ -15,6 +16,7 @@
 pub(crate) mod fixtures;
 mod gather;
 mod judge;
+pub mod stored;
 pub mod verdict;
 
 use serde::Serialize;

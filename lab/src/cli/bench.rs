@@ -181,7 +181,7 @@ fn measure(args: &Args, experiments: Vec<&'static dyn Experiment>) -> anyhow::Re
     });
     bar.finish_and_clear();
     if args.peers {
-        peers::engines::tidy();
+        peers::engines::tidy(scratch.path());
     }
     Ok(bench)
 }

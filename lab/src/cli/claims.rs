@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use lab::claims::{Judged, gather};
+use lab::claims::{Judged, gather, stored};
 use lab::measure::record::WallRecord;
 use lab::measure::{plan, store};
 use lab::report;
@@ -16,14 +16,21 @@ use super::runs_bar::{self, Progress};
 /// verdict would be another. Start-up and memory are measured as `lab compare` does, then the start of a machine restored from
 /// a snapshot (kept for the next `lab run --warm`), what a workload sees behind each wall, and what each wall has to carry to
 /// another machine. The result is stored with all raw samples. Ctrl-C ends it early.
+///
+/// With --from, nothing is run: the experiments of a stored bench decide, density, minimum memory, neighbours and the rest among them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   lab claims                      10 runs a wall
-  lab claims --runs 30 --json claims.json")]
+  lab claims --runs 30 --json claims.json
+  lab bench --quick && lab claims --from latest
+  lab claims --from reference     by the experiments that come with the lab")]
 pub struct Args {
     /// Counted runs a wall
     #[arg(short = 'n', long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
+    /// Judge by the experiments of this stored result: a file, a name of `lab results list`, latest, or reference
+    #[arg(long, value_name = "RESULT", conflicts_with_all = ["runs", "kernel"])]
+    from: Option<String>,
     /// Boot this guest kernel, one that `lab kernel list` shows
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
@@ -33,6 +40,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(name) = &args.from {
+        return from_stored(name, args.json);
+    }
     let interrupted = super::compare::interrupt_flag()?;
     let mut progress = Progress::new();
     let seed = plan::fresh_seed();
@@ -44,6 +54,22 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     // The reasons are in the report above; scripts see the failure.
     let any = judged.gathered.comparison.walls.iter().any(measured);
     Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Judges a stored bench.
+fn from_stored(name: &str, json: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let bench = super::results::find(name)?.into_bench();
+    let claims = stored::judge(&bench);
+    let made = report::figures::command_line(&bench.reproduce);
+    let from = format!("judged by a stored result of {}, made by: {made}", bench.created);
+    super::print(&report::claims::claims(&from, &claims, runs_bar::width()))?;
+    if let Some(path) = json {
+        let result = serde_json::json!({
+            "schema": lab::claims::SCHEMA, "version": lab::claims::VERSION, "claims": claims, "from": bench,
+        });
+        store::write(&path, &format!("{result:#}\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Stores the result beside those of `lab compare`, and where the user wants it.

@@ -113,8 +113,20 @@ fn list() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A file, or the name of a stored one.
-fn find(result: &str) -> anyhow::Result<Stored> {
+/// A file, or the name of a stored one; `latest` is the bench that was stored last.
+pub(super) fn find(result: &str) -> anyhow::Result<Stored> {
+    if result == "latest" {
+        let folder = lab::paths::data()?.join("results");
+        let benches = store::list(&folder).unwrap_or_default().into_iter();
+        let benches = benches.filter_map(|(path, stored)| match stored {
+            Ok(Stored::Bench(bench)) => Some((path.metadata().and_then(|meta| meta.modified()).ok()?, bench)),
+            _ => None,
+        });
+        let last = benches.max_by_key(|(time, _)| *time);
+        let (_, bench) =
+            last.context("no result of lab bench is stored yet; make one with: lab bench --quick")?;
+        return Ok(Stored::Bench(bench));
+    }
     if result == "reference" {
         return Ok(store::reference()?);
     }

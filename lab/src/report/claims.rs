@@ -15,9 +15,14 @@ const DIM: Style = Style::new().dimmed();
 
 /// Writes all claims for a terminal of this width. Escapes for colours are in it: print it through `anstream`.
 pub fn render(judged: &Judged, width: usize) -> String {
+    claims(&super::plan_line(&judged.gathered.comparison), &judged.claims, width)
+}
+
+/// The same for claims from elsewhere, below a line that says from where.
+pub fn claims(from: &str, claims: &[Claim], width: usize) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "{DIM}{}{DIM:#}\n", super::plan_line(&judged.gathered.comparison));
-    for (number, claim) in (1..).zip(&judged.claims) {
+    let _ = writeln!(text, "{DIM}{from}{DIM:#}\n");
+    for (number, claim) in (1..).zip(claims) {
         let title = format!("{number} · {}", claim.name);
         let _ = writeln!(text, "{BOLD}{title}{BOLD:#}");
         paragraph(&mut text, "claim", Style::new(), claim.sentence, width);

@@ -16,6 +16,7 @@
 mod kernel;
 mod tables;
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::FileExt as _;
@@ -146,12 +147,11 @@ fn start_script(image: &Image, command: &[String]) -> Option<String> {
     for (name, value) in image.env().iter().filter_map(|pair| pair.split_once('=')) {
         let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if is_name && !name.is_empty() {
-            script.push_str(&format!("{name}={}; export {name}\n", quoted(value)));
+            let _ = writeln!(script, "{name}={}; export {name}", quoted(value));
         }
     }
     let directory = if image.working_dir().is_empty() { "/" } else { image.working_dir() };
-    script.push_str(&format!("cd {} || exit 125\n", quoted(directory)));
-    script.push_str(&format!("exec {}\n", words.join(" ")));
+    let _ = writeln!(script, "cd {} || exit 125\nexec {}", quoted(directory), words.join(" "));
     (!words.is_empty()).then_some(script)
 }
 

@@ -1,6 +1,6 @@
 //! What does a workload see and reach of the machine around it?
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -18,11 +18,14 @@ static ABOUT: About = About {
     name: "isolation",
     question: "What does a workload see of the machine around it, and how much of the host's kernel does it reach?",
     method: "A script looks at the kernel's release and boot id, the processes, devices and mounts in sight, the memory that it \
-             believes to have, and the kernel's log. Where strace is installed, a script that lists a folder, reads a file and prints \
+             believes to have, and the kernel's log, and opens, without writing to them, the files by which a whole kernel is ruled \
+             (/dev/mem, /proc/sysrq-trigger, core_pattern, and others). A VM is run once more with each exit told, which are counted by kind, from \
+             its first instruction to its end. Where strace is installed, a script that lists a folder, reads a file and prints \
              runs under it: counted are the host's system calls that the workload itself makes from its execve(2) on; for a VM, \
              those that its monitor makes from the first KVM_RUN on, and how often KVM_RUN came back.",
     blind_spot: "That a call is never made does not say that it could not be made. strace slows everything down; it counts calls, \
-                 not what they do. Exits that KVM serves by itself are not seen by it.",
+                 not what they do. Exits that KVM serves by itself are not seen by it. \
+                 A file that opens in a VM rules the VM's own kernel, not the host's.",
     papers: &[Paper {
         source: "Anjali, Caraza-Harter, Swift, VEE 2020",
         says: "Firecracker's guests enter the host's kernel less often than containers do, but reach not much less of its code",
@@ -38,6 +41,9 @@ const LOOK: &str = "echo release $(uname -r); \
     echo devices $(ls /dev | wc -l); \
     echo mounts $(wc -l </proc/self/mounts); \
     echo memory $(head -n 1 /proc/meminfo); \
+    opened=; for f in /dev/mem /dev/port /dev/kmsg /proc/sysrq-trigger /proc/sys/kernel/core_pattern /proc/sys/kernel/modprobe \
+    /proc/sys/vm/drop_caches /proc/irq/default_smp_affinity /sys/kernel/uevent_helper /sys/power/state /sys/fs/cgroup/cgroup.procs; \
+    do (: >>$f) 2>/dev/null && opened=$opened,$f; done; echo rules $opened; \
     echo log $(head -n 1 /dev/kmsg 2>/dev/null || echo hidden)";
 
 /// Some work of files, processes and output, to be traced.
@@ -54,9 +60,17 @@ impl Experiment for Isolation {
                 Metric::less("processes", "processes in sight", Unit::Count),
                 Metric::less("devices", "names in /dev", Unit::Count),
                 Metric::shown("mounts", "mounts in sight", Unit::Count),
+                Metric::less("rules", "files that rule its kernel and open for writing", Unit::Count),
                 Metric::less("distinct-calls", "different calls of the host's kernel", Unit::Count),
                 Metric::less("calls", "calls of the host's kernel", Unit::Count),
                 Metric::shown("exits", "returns of KVM_RUN to the monitor", Unit::Count),
+                Metric::shown(PORT_WRITES, "exits: a port written", Unit::Count),
+                Metric::shown(PORT_READS, "exits: a port read", Unit::Count),
+                Metric::shown(DEVICE_WRITES, "exits: a device's register written", Unit::Count),
+                Metric::shown(DEVICE_READS, "exits: a device's register read", Unit::Count),
+                Metric::shown(NOTIFICATIONS, "of these, a queue's notification", Unit::Count),
+                Metric::shown(REPAIRS, "exits: an instruction that KVM cannot do", Unit::Count),
+                Metric::shown(OTHERS, "exits: anything else", Unit::Count),
             ]
         }
     }
@@ -66,7 +80,8 @@ impl Experiment for Isolation {
         let walls = site.cases(&[CONTAINER, VM]);
         let traced = walls.iter().map(|case| Case::with(&case.subject, TRACED)).collect::<Vec<_>>();
         let strace = crate::doctor::find_program("strace").is_some();
-        looks.into_iter().chain(traced.into_iter().filter(|_| strace)).collect()
+        let told = site.cases(&[VM]).into_iter().map(|case| Case::with(&case.subject, TOLD));
+        looks.into_iter().chain(told).chain(traced.into_iter().filter(|_| strace)).collect()
     }
 
     fn rounds(&self, _quick: bool) -> u32 {
@@ -78,11 +93,23 @@ impl Experiment for Isolation {
         if case.variant == TRACED {
             return traced(site, case, &subject.call(&[], &["sh", "-c", WORK])?);
         }
+        if case.variant == TOLD {
+            return told(site, &subject.call(&["--explain"], &["sh", "-c", WORK])?);
+        }
         look(site, &subject.call(&[], &["sh", "-c", LOOK])?)
     }
 }
 
 const TRACED: &str = "under strace";
+const TOLD: &str = "each exit told";
+
+const PORT_WRITES: &str = "port-writes";
+const PORT_READS: &str = "port-reads";
+const DEVICE_WRITES: &str = "device-writes";
+const DEVICE_READS: &str = "device-reads";
+const NOTIFICATIONS: &str = "notifications";
+const REPAIRS: &str = "repairs";
+const OTHERS: &str = "other-exits";
 
 fn look(site: &Site<'_>, call: &Call) -> Result<Seen, String> {
     let finished = site.finish(call, LIMIT)?;
@@ -93,6 +120,14 @@ fn look(site: &Site<'_>, call: &Call) -> Result<Seen, String> {
         let (name, text) = line.split_once(' ').unwrap_or((line, ""));
         match (name, text.trim().parse::<f64>()) {
             ("processes" | "devices" | "mounts", Ok(number)) => seen.value(name, number),
+            ("rules", _) => {
+                let names: Vec<_> = text.trim().split(',').filter(|name| !name.is_empty()).collect();
+                seen.value("rules", names.len() as f64);
+                seen.fact(
+                    "opens for writing",
+                    if names.is_empty() { "none".into() } else { names.join(" ") },
+                );
+            }
             // Which boot it is is nobody's business; whether it is the host's is the question.
             ("boot", _) => seen.fact("the host's kernel", if host == text.trim() { "yes" } else { "no" }),
             // A line of the log is.
@@ -107,6 +142,49 @@ fn look(site: &Site<'_>, call: &Call) -> Result<Seen, String> {
         return Err("the look around did not print what it should".into());
     }
     Ok(seen)
+}
+
+/// A VM whose exits are told on standard error (`lab run --explain`), which goes to a file here.
+fn told(site: &Site<'_>, call: &Call) -> Result<Seen, String> {
+    let log = site.scratch.join("exits.log");
+    let shell = format!("exec \"$0\" \"$@\" 2>{}", log.display());
+    let words = ["-c".into(), shell.into(), call.program.clone().into()];
+    let before = words.into_iter().chain(call.before.iter().cloned()).collect();
+    let wrapped = Call { program: "/bin/sh".into(), before, marks: false, ..call.clone() };
+    site.finish(&wrapped, LIMIT)?;
+    let text = fs::read(&log).map_err(|error| format!("read {}: {error}", log.display()))?;
+    let _ = fs::remove_file(&log);
+    let counted = count_exits(&String::from_utf8_lossy(&text));
+    if counted.is_empty() {
+        return Err("no exit was told".into());
+    }
+    let mut seen = seen_of(call);
+    for kind in [PORT_WRITES, PORT_READS, DEVICE_WRITES, DEVICE_READS, NOTIFICATIONS, REPAIRS, OTHERS] {
+        seen.value(kind, counted.get(kind).copied().unwrap_or(0) as f64);
+    }
+    Ok(seen)
+}
+
+/// Counts lines such as `12.3 ms  vCPU 0  memory 0xd0000050 ← 0x0  virtio device 0: QueueNotify`.
+fn count_exits(text: &str) -> BTreeMap<&'static str, u64> {
+    let mut counted = BTreeMap::new();
+    let told = text.lines().skip_while(|line| *line != "exits:");
+    for what in told.filter_map(|line| line.split_once("  vCPU ")?.1.split_once("  ").map(|(_, what)| what)) {
+        let mut count = |kind| *counted.entry(kind).or_insert(0) += 1;
+        let (first, writes) = (what.split(' ').next().unwrap_or_default(), what.contains('←'));
+        match (first, writes) {
+            ("port", true) => count(PORT_WRITES),
+            ("port", false) => count(PORT_READS),
+            ("memory", true) => count(DEVICE_WRITES),
+            ("memory", false) => count(DEVICE_READS),
+            ("an", _) => count(REPAIRS),
+            _ => count(OTHERS),
+        }
+        if what.ends_with(": QueueNotify") {
+            count(NOTIFICATIONS);
+        }
+    }
+    counted
 }
 
 fn traced(site: &Site<'_>, case: &Case, call: &Call) -> Result<Seen, String> {
@@ -200,6 +278,18 @@ mod tests {
         let names: Vec<_> = counted.distinct.iter().map(String::as_str).collect();
         assert_eq!(names, ["clone", "execve", "exit_group", "getpid", "read"]);
         assert_eq!(counted.calls, 5);
+    }
+
+    #[test]
+    fn exits_are_counted_by_kind_from_the_machine_s_first_on() {
+        let text = "ports:\n  0x0064  keyboard\nexits:\n  0.1 ms  vCPU 0  port 0x0300 ← 0x1\n  0.2 ms  vCPU 0  port 0x03fb → 1 byte(s)\n\
+                    0.3 ms  vCPU 1  memory 0xd0000050 ← 0x0  virtio device 0: QueueNotify\n  0.4 ms  vCPU 0  interrupted\n\
+                    0.5 ms  vCPU 0  an instruction that KVM cannot emulate; the VMM does it\n";
+        let counted = count_exits(text);
+        let of = |kind| counted.get(kind).copied().unwrap_or(0);
+        assert_eq!((of(PORT_WRITES), of(PORT_READS), of(DEVICE_WRITES), of(NOTIFICATIONS)), (1, 1, 1, 1));
+        assert_eq!((of(REPAIRS), of(OTHERS), of(DEVICE_READS)), (1, 1, 0));
+        assert!(count_exits("nothing").is_empty());
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub fn render(bench: &Bench) -> io::Result<String> {
         "unit",
         "x",
         "value",
+        "command",
     ])?;
     for experiment in &bench.experiments {
         for run in &experiment.runs {
@@ -49,6 +50,7 @@ pub fn render(bench: &Bench) -> io::Result<String> {
                     &unit.unwrap_or_default(),
                     &x,
                     &value,
+                    &figures::plain(&run.command),
                 ])
             };
             if run.values.is_empty() {
