@@ -137,12 +137,11 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static dyn Experiment>> {
     if names.is_empty() {
         return Ok(experiments::ALL.to_vec());
     }
-    let find = |name: &String| match experiments::find(name) {
-        Some(experiment) => Ok(experiment),
-        None => {
+    let find = |name: &String| {
+        experiments::find(name).with_context(|| {
             let known: Vec<_> = experiments::ALL.iter().map(|it| it.about().name).collect();
-            bail!("no experiment is called {name}; there are {}", known.join(", "))
-        }
+            format!("no experiment is called {name}; there are {}", known.join(", "))
+        })
     };
     names.iter().map(find).collect()
 }

@@ -82,6 +82,7 @@ mod tests {
         let mut reader = csv::Reader::from_reader(text.as_bytes());
         let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
         assert_eq!(rows.len(), 6 + 12);
+        assert!(rows.iter().all(|row| row[12].starts_with("lab run")), "{text}");
         assert!(rows.iter().filter(|row| &row[2] == "vm").all(|row| &row[4] == "KVM, not hardware-backed"));
         assert_eq!(rows.iter().filter(|row| row[6].starts_with("failed")).count(), 1);
     }
