@@ -68,6 +68,9 @@ pub use create::create;
 pub use error::{Error, Result};
 pub use exec::{ExecOptions, Running};
 pub use options::{Cgroups, CreateOptions, RootFs, Stdio};
+/// For the fuzzer: a configuration is planned or refused, and the machine is not touched.
+#[cfg(fuzzing)]
+pub use plan::tried;
 pub use process::Exit;
 pub use security::seccomp::profile::default_seccomp;
 pub use state::Status;

@@ -101,6 +101,7 @@ fn a_limit_that_the_user_may_not_set_is_named() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125));
     assert!(stderr.contains("cgroup") && stderr.contains("memory"), "{stderr}");
+    assert!(stderr.contains("; without root, ") && stderr.contains("-p Delegate=yes"), "{stderr}");
     assert_eq!(traces(&bundle), [].into());
 }
 

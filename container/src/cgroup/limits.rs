@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::devices;
+use super::{devices, disks};
 use crate::error::{Error, Result};
 
 /// One value for one file.
@@ -17,12 +17,19 @@ pub(super) struct Limit {
     pub(super) field: String,
     /// No error where the kernel was built without the file.
     pub(super) optional: bool,
+    /// The file and the value for a kernel that was built without the first.
+    pub(super) instead: Option<(&'static str, String)>,
 }
 
 #[allow(clippy::needless_pass_by_value)] // numbers and strings alike
-fn limit(controller: &'static str, file: impl Into<String>, value: impl ToString, field: &str) -> Limit {
+pub(super) fn limit(
+    controller: &'static str,
+    file: impl Into<String>,
+    value: impl ToString,
+    field: &str,
+) -> Limit {
     let field = format!("linux.resources.{field}");
-    Limit { controller, file: file.into(), value: value.to_string(), field, optional: false }
+    Limit { controller, file: file.into(), value: value.to_string(), field, optional: false, instead: None }
 }
 
 /// Whether a limit asks for the tree of this name (version 1), or for any (version 2).
@@ -50,7 +57,7 @@ pub(super) fn all(resources: &LinuxResources, v1: bool) -> Result<Vec<Limit>> {
         limits.push(limit("pids", "pids.max", value, "pids.limit"));
     }
     if let Some(io) = resources.block_io() {
-        if v1 { io_v1(&mut limits, io) } else { io_v2(&mut limits, io)? }
+        if v1 { disks::version_1(&mut limits, io) } else { disks::version_2(&mut limits, io)? }
     }
     for (index, page) in resources.hugepage_limits().iter().flatten().enumerate() {
         let (size, end) = (page.page_size(), if v1 { "limit_in_bytes" } else { "max" });
@@ -111,7 +118,7 @@ pub(super) fn all(resources: &LinuxResources, v1: bool) -> Result<Vec<Limit>> {
 }
 
 /// What version 2 has nothing for must not be passed over (config-linux.md, "Unified").
-fn only_v1(v1: bool, asked: bool, field: &str) -> Result<()> {
+pub(super) fn only_v1(v1: bool, asked: bool, field: &str) -> Result<()> {
     if v1 || !asked {
         return Ok(());
     }
@@ -133,6 +140,9 @@ fn memory_v1(limits: &mut Vec<Limit>, memory: &LinuxMemory) {
     add("memory.limit_in_bytes", memory.limit(), "limit");
     add("memory.soft_limit_in_bytes", memory.reservation(), "reservation");
     add("memory.memsw.limit_in_bytes", memory.swap(), "swap");
+    if memory.limit() == Some(-1) && memory.swap().unwrap_or(0) == 0 {
+        add("memory.memsw.limit_in_bytes", Some(-1), "swap"); // no less than memory alone
+    }
     add("memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp(), "kernelTCP");
     if let Some(swappiness) = memory.swappiness() {
         limits.push(limit("memory", "memory.swappiness", swappiness, "memory.swappiness"));
@@ -142,7 +152,7 @@ fn memory_v1(limits: &mut Vec<Limit>, memory: &LinuxMemory) {
     }
     for limit in limits.iter_mut().filter(|limit| limit.file.contains("memsw")) {
         // The kernel may not account for swap. "As much swap as memory" then holds on a machine without swap anyway.
-        limit.optional = memory.swap() == memory.limit() || memory.swap() == Some(-1);
+        limit.optional = limit.value == "-1" || memory.swap() == memory.limit();
     }
 }
 
@@ -156,7 +166,9 @@ fn memory_v2(limits: &mut Vec<Limit>, memory: &LinuxMemory) -> Result<()> {
     if let Some(value) = memory.reservation().filter(|value| *value != 0) {
         limits.push(limit("memory", "memory.low", or_max(value), "memory.reservation"));
     }
-    if let Some(swap) = memory.swap().filter(|value| *value != 0) {
+    // Memory without a limit and swap with an old one would be less than was asked for.
+    let unlimited = memory.limit().filter(|value| *value < 0);
+    if let Some(swap) = memory.swap().filter(|value| *value != 0).or(unlimited) {
         // The specification counts memory and swap together, version 2 swap alone.
         let alone = match memory.limit() {
             _ if swap < 0 => "max".to_owned(),
@@ -233,76 +245,6 @@ fn weight_of_shares(shares: u64) -> u64 {
     (libm::ceil(libm::exp10(exponent)) as u64).clamp(1, 10_000)
 }
 
-fn throttle<'a>(
-    devices: Option<&'a Vec<LinuxThrottleDevice>>,
-    key: &'a str,
-) -> impl Iterator<Item = String> + 'a {
-    devices.into_iter().flatten().map(move |d| format!("{}:{} {key}{}", d.major(), d.minor(), d.rate()))
-}
-
-fn io_v1(limits: &mut Vec<Limit>, io: &LinuxBlockIo) {
-    let mut add = |file: &str, value: String, field: &str| {
-        limits.push(limit("blkio", file, value, &format!("blockIO.{field}")));
-    };
-    if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
-        add("blkio.bfq.weight", weight.to_string(), "weight");
-    }
-    if let Some(weight) = io.leaf_weight().filter(|weight| *weight != 0) {
-        add("blkio.leaf_weight", weight.to_string(), "leafWeight");
-    }
-    for device in io.weight_device().iter().flatten() {
-        if let Some(weight) = device.leaf_weight() {
-            let value = format!("{}:{} {weight}", device.major(), device.minor());
-            add("blkio.leaf_weight_device", value, "weightDevice");
-        }
-        if let Some(weight) = device.weight() {
-            add(
-                "blkio.bfq.weight_device",
-                format!("{}:{} {weight}", device.major(), device.minor()),
-                "weightDevice",
-            );
-        }
-    }
-    for (file, devices, field) in [
-        ("blkio.throttle.read_bps_device", io.throttle_read_bps_device(), "throttleReadBpsDevice"),
-        ("blkio.throttle.write_bps_device", io.throttle_write_bps_device(), "throttleWriteBpsDevice"),
-        ("blkio.throttle.read_iops_device", io.throttle_read_iops_device(), "throttleReadIOPSDevice"),
-        ("blkio.throttle.write_iops_device", io.throttle_write_iops_device(), "throttleWriteIOPSDevice"),
-    ] {
-        throttle(devices.as_ref(), "").for_each(|value| add(file, value, field));
-    }
-}
-
-fn io_v2(limits: &mut Vec<Limit>, io: &LinuxBlockIo) -> Result<()> {
-    only_v1(false, io.leaf_weight().is_some_and(|weight| weight != 0), "blockIO.leafWeight")?;
-    let mut add = |file: &str, value: String, field: &str| {
-        limits.push(limit("io", file, value, &format!("blockIO.{field}")));
-    };
-    // 10 to 1000 on version 1, 1 to 10000 on version 2.
-    let weight = |weight: u16| 1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990;
-    if let Some(value) = io.weight().filter(|weight| *weight != 0) {
-        add("io.weight", weight(value).to_string(), "weight");
-    }
-    for device in io.weight_device().iter().flatten() {
-        if let Some(value) = device.weight() {
-            add(
-                "io.weight",
-                format!("{}:{} {}", device.major(), device.minor(), weight(value)),
-                "weightDevice",
-            );
-        }
-    }
-    for (key, devices, field) in [
-        ("rbps=", io.throttle_read_bps_device(), "throttleReadBpsDevice"),
-        ("wbps=", io.throttle_write_bps_device(), "throttleWriteBpsDevice"),
-        ("riops=", io.throttle_read_iops_device(), "throttleReadIOPSDevice"),
-        ("wiops=", io.throttle_write_iops_device(), "throttleWriteIOPSDevice"),
-    ] {
-        throttle(devices.as_ref(), key).for_each(|value| add("io.max", value, field));
-    }
-    Ok(())
-}
-
 /// The list of device rules, in its order.
 fn devices_v1(limits: &mut Vec<Limit>, resources: &LinuxResources) -> Result<()> {
     for rule in devices::rules(resources)? {
@@ -360,8 +302,25 @@ mod tests {
     #[test]
     fn no_limit_is_minus_one_or_max() {
         let json = r#"{"memory":{"limit":-1},"pids":{"limit":-1}}"#;
-        assert_eq!(limits(json, true), pairs(&[("memory.limit_in_bytes", "-1"), ("pids.max", "max")]));
-        assert_eq!(limits(json, false), pairs(&[("memory.max", "max"), ("pids.max", "max")]));
+        let last = |v1| limits(json, v1).pop().unwrap();
+        assert_eq!((last(true).1, last(false).1), ("max".into(), "max".into()));
+    }
+
+    #[test]
+    fn no_limit_of_memory_is_none_of_swap_either() {
+        let json = r#"{"memory":{"limit":-1}}"#;
+        let v1 = [("memory.limit_in_bytes", "-1"), ("memory.memsw.limit_in_bytes", "-1")];
+        assert_eq!(limits(json, true), pairs(&v1));
+        assert_eq!(limits(json, false), pairs(&[("memory.max", "max"), ("memory.swap.max", "max")]));
+        for (json, swap) in
+            [(r#"{"memory":{"limit":9,"swap":9}}"#, "0"), (r#"{"memory":{"swap":-1}}"#, "max")]
+        {
+            assert_eq!(limits(json, false).last().unwrap().1, swap, "{json}");
+        }
+        for json in [r#"{"memory":{"limit":9,"swap":8}}"#, r#"{"memory":{"swap":8}}"#] {
+            let error = all(&serde_json::from_str(json).unwrap(), false).unwrap_err().to_string();
+            assert!(error.starts_with("linux.resources.memory.swap: "), "{error}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 mod below;
 mod control;
 mod devices;
+mod disks;
 mod layout;
 mod limits;
 mod owner;
@@ -68,6 +69,10 @@ pub(crate) struct Entrance {
     pub(crate) tasks: Vec<OwnedFd>,
 }
 
+/// How an ordinary user comes by a cgroup to set limits in (cgroup-v2.rst, "Delegation").
+const DELEGATION: &str = "; without root, limits need a part of the tree that is yours: on version 2 with systemd, begin the \
+                          command with `systemd-run --user --scope -p Delegate=yes`; or ask for no limits";
+
 impl Membership {
     /// Works out where the container's cgroups will be; makes nothing yet.
     pub(crate) fn plan(spec: &Spec, id: &str, by: Cgroups) -> Result<Self> {
@@ -111,9 +116,11 @@ impl Membership {
             match make(&mut group, self.scope.is_some()) {
                 Ok(()) => groups.push(group),
                 Err(error) if unprivileged(&error) && !limits::needs(resources, group.name.as_deref()) => {}
-                Err(error) => {
+                Err(source) => {
                     self.groups = groups;
-                    return Err(error).context("make cgroup", group.path.display());
+                    let hint = if unprivileged(&source) { DELEGATION } else { "" };
+                    let object = group.path.display().to_string();
+                    return Err(Error::Step { step: "make cgroup", object, source, hint });
                 }
             }
         }
@@ -177,13 +184,21 @@ impl Membership {
             let reason = format!("this machine has no cgroup controller {:?}", limit.controller);
             return Err(Error::config(&*limit.field, reason));
         };
-        let file = group.path.join(&limit.file);
-        match fs::write(&file, &limit.value) {
-            Err(error) if !(limit.optional && error.kind() == io::ErrorKind::NotFound) => {
-                let reason = format!("writing {:?} to {}: {error}", limit.value, file.display());
-                Err(Error::config(&*limit.field, reason))
-            }
-            _ => Ok(()),
+        let write = |file: &str, value: &str| {
+            let path = group.path.join(file);
+            let named = |error: io::Error| {
+                (error.kind(), format!("writing {value:?} to {}: {error}", path.display()))
+            };
+            fs::write(&path, value).map_err(named)
+        };
+        let written = match (write(&limit.file, &limit.value), &limit.instead) {
+            (Err((io::ErrorKind::NotFound, _)), Some((file, value))) => write(file, value),
+            (written, _) => written,
+        };
+        match written {
+            Err((io::ErrorKind::NotFound, _)) if limit.optional => Ok(()),
+            Err((_, reason)) => Err(Error::config(&*limit.field, reason)),
+            Ok(()) => Ok(()),
         }
     }
 
@@ -302,7 +317,7 @@ fn make_path(group: &mut Group, by_systemd: bool) -> io::Result<()> {
 }
 
 /// Works out all limits for both versions and writes none.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn check(resources: &LinuxResources) -> Result<()> {
     devices::program(&devices::rules(resources)?);
     limits::all(resources, true)?;

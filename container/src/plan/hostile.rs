@@ -6,12 +6,8 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Plan, Surroundings};
-use crate::cgroup::Membership;
+use super::rehearsal::{plan, tried};
 use crate::error::Error;
-use crate::options::{Cgroups, RootFs};
-use crate::rdt::Class;
-use crate::spec;
 
 fn corpus() -> Vec<Value> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
@@ -19,32 +15,6 @@ fn corpus() -> Vec<Value> {
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files.iter().map(|file| serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()).collect()
-}
-
-/// Everything that is worked out of a configuration before the machine is touched.
-fn plan(text: &[u8]) -> Result<(), Error> {
-    let bundle = Path::new("/nonesuch-bundle");
-    let spec = spec::parse_spec(text, bundle)?;
-    let cgroup = Membership::plan(&spec, "hostile", Cgroups::Files)?;
-    if let Some(resources) = spec.linux.as_ref().and_then(|linux| linux.resources().as_ref()) {
-        crate::cgroup::check(resources)?;
-    }
-    if let Some(rdt) = spec.linux.as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
-        Class::below(Path::new("/nonesuch-resctrl"), rdt, "hostile")?;
-    }
-    // An overlay of a directory that exists, so that most configurations get past their root.
-    let rootfs = RootFs::Overlay { lower: vec!["/".into()], upper: "/".into(), work: "/".into() };
-    let state_dir = Path::new("/");
-    let around = Surroundings {
-        bundle,
-        state_dir,
-        rootfs: &rootfs,
-        cgroup: &cgroup,
-        pivot: true,
-        preserve_fds: 0,
-        new_keyring: true,
-    };
-    Plan::new(&spec, &around).map(drop)
 }
 
 /// Values that have broken parsers.
@@ -93,13 +63,6 @@ fn places(value: &Value, at: &str, all: &mut Vec<String>) {
     }
 }
 
-fn tried(text: &[u8]) {
-    if let Err(error) = plan(text) {
-        let message = error.to_string();
-        assert!(message.len() > 10 && message.contains(' '), "no message: {message:?}");
-    }
-}
-
 #[test]
 fn the_corpus_is_planned() {
     for configuration in corpus() {
@@ -110,6 +73,16 @@ fn the_corpus_is_planned() {
             _ => {}
         }
     }
+}
+
+/// What the fuzzer found worth keeping (`container/fuzz`): whatever broke something once is among it.
+#[test]
+fn the_fuzzers_corpus_is_planned_or_refused() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/config");
+    let files =
+        std::fs::read_dir(directory).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    let count = files.inspect(|text| tried(text)).count();
+    assert!(count > 100, "{count} files");
 }
 
 proptest! {

@@ -40,6 +40,9 @@ pub(super) fn prepare(
     maps: &IdMaps,
     attributes: &mut Attributes,
 ) -> Result<OwnedFd> {
+    if cfg!(fuzzing) {
+        return Err(Error::config(field, "no process is made while fuzzing"));
+    }
     let users = user_namespace(field, maps)?;
     let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
     if recursive {

@@ -13,6 +13,8 @@ mod idmap;
 mod mounts;
 mod namespaces;
 mod process;
+#[cfg(any(test, fuzzing))]
+mod rehearsal;
 mod turns;
 
 pub(crate) use devices::{DevicePlan, device_plan};
@@ -20,6 +22,8 @@ pub(crate) use hooks::HookPlan;
 pub(crate) use mounts::{Attributes, MountPlan, Source, mount_options, mount_plan};
 pub(crate) use namespaces::{IdMaps, Namespaces};
 pub(crate) use process::{Capabilities, ProcessPlan};
+#[cfg(fuzzing)]
+pub use rehearsal::tried;
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;

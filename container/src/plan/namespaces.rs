@@ -72,7 +72,9 @@ impl Namespaces {
                 }
                 continue;
             };
-            let fd = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
+            // Whatever is there, opening it neither waits nor makes a terminal ours (open(2)).
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let fd = open(path, flags, Mode::empty()).map_err(|error| {
                 Error::config(format!("{field}.path"), format!("{}: {error}", path.display()))
             })?;
             check_type(&fd, typ, &field, path)?;

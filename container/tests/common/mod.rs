@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod command;
+pub mod version2;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

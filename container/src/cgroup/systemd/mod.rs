@@ -276,6 +276,7 @@ mod tests {
             value: value.to_owned(),
             field: String::new(),
             optional: false,
+            instead: None,
         };
         let limits = [
             limit("memory.max", "max"),
