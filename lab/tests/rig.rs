@@ -2,12 +2,17 @@
 //!
 //! One boot of the rig tries everything, for each boot takes seconds of an emulated machine's time.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+
+/// One rig at a time, and one that fetches what it needs.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// What the rig lacks here, if it lacks anything.
 fn missing() -> Option<&'static str> {
-    let no = |paths: &[&str]| !paths.iter().any(|path| std::path::Path::new(path).exists());
+    let no = |paths: &[&str]| !paths.iter().any(|path| Path::new(path).exists());
     if no(&["/usr/bin/qemu-system-x86_64"]) {
         return Some("apt-get install qemu-system-x86");
     }
@@ -23,17 +28,66 @@ fn missing() -> Option<&'static str> {
     None
 }
 
-#[test]
-fn both_walls_hold_on_hardware_like_kvm_and_pure_cgroup_v2() {
-    if let Some(reason) = missing() {
-        eprintln!("SKIPPED (no nested rig: {reason})");
-        assert!(std::env::var_os("CI").is_none(), "SKIPPED in CI (no nested rig: {reason})");
-        return;
-    }
+fn skip(reason: &str) {
+    eprintln!("SKIPPED (no nested rig: {reason})");
+    assert!(std::env::var_os("CI").is_none(), "SKIPPED in CI (no nested rig: {reason})");
+}
+
+/// The rig's kernel, fetched where there is none.
+fn kernel_at_hand() {
     let at_hand = lab::kernel::list().expect("the cache").iter().any(|kernel| kernel.for_rig().is_some());
     if !at_hand {
         lab::kernel::fetch(None, &AtomicBool::new(false), &mut |_| ()).expect("the distribution's kernel");
     }
+}
+
+/// The newest program of a test of the workspace.
+fn test_program(name: &str) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_BIN_EXE_lab")).with_file_name("deps");
+    let programs = std::fs::read_dir(folder).ok()?.flatten().filter(|entry| {
+        let file = entry.file_name();
+        let hash = file.to_str().and_then(|file| file.strip_prefix(name)?.strip_prefix('-'));
+        hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    });
+    programs
+        .max_by_key(|entry| entry.metadata().and_then(|data| data.modified()).ok())
+        .map(|entry| entry.path())
+}
+
+#[test]
+fn the_runtimes_own_tests_of_cgroup_v2_and_apparmor_pass_there() {
+    if let Some(reason) = missing() {
+        return skip(reason);
+    }
+    let programs = ["cgroup2", "limits", "labels"].map(test_program);
+    let [Some(cgroup2), Some(limits), Some(labels)] = programs else {
+        return skip("cargo test --workspace builds the tests of `container` that run in it");
+    };
+    let _alone = ALONE.lock();
+    kernel_at_hand();
+    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["rig", "sh", "-c", "for test in \"$@\"; do \"$test\" --nocapture; done", "rig-test"])
+        .args([cgroup2, limits, labels])
+        .output()
+        .expect("lab rig starts");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let passed = stdout.lines().filter(|line| line.starts_with("test result: ok. 1 passed")).count();
+    for (promise, kept) in [
+        ("three tests pass", passed == 3),
+        ("every limit is tried", stdout.contains("not tried: []")),
+        ("AppArmor is there", stdout.contains("a profile of AppArmor was in force")),
+    ] {
+        assert!(kept, "{promise}\n--- {stdout}\n--- {stderr}");
+    }
+}
+
+#[test]
+fn both_walls_hold_on_hardware_like_kvm_and_pure_cgroup_v2() {
+    if let Some(reason) = missing() {
+        return skip(reason);
+    }
+    let _alone = ALONE.lock();
+    kernel_at_hand();
     // The lean kernel of a machine whose KVM has no hardware behind it is built for one CPU, whoever boots it.
     let lean = lab::kernel::list().expect("the cache").into_iter().find(lab::kernel::Kernel::is_current);
     let config = lean.and_then(|kernel| std::fs::read_to_string(kernel.image.with_file_name("config")).ok());

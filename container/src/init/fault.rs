@@ -201,6 +201,9 @@ impl Fault {
                 "; nothing may be mounted over a part of /proc but what lxcfs covers"
             }
             (Step::Target, Errno::LOOP) => "; /proc and /sys must be directories, not symbolic links",
+            (Step::Label, Errno::NOENT | Errno::INVAL) => {
+                "; is the profile loaded, or the label one of the policy?"
+            }
             (Step::User, Errno::INVAL) => "; is the id mapped in linux.uidMappings and gidMappings?",
             (Step::CreateContainerHook | Step::StartContainerHook, Errno::PROTO) => {
                 "; it exited with an error of its own"
