@@ -1,10 +1,14 @@
 //! `lab network`: networks of containers and machines, with docker's words.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
+use bollard_stubs::models::{EndpointIpamConfig, EndpointSettings, IpamConfig};
 use clap::Subcommand;
+use ipnet::IpNet;
 use lab::engine::id;
+use lab::engine::stored::networks::Wanted;
 use lab::engine::stored::{Engine, Filters, Scope};
 use serde_json::{Value, json};
 
@@ -40,6 +44,24 @@ struct Create {
     /// Nothing leaves it: no way out to the world
     #[arg(long)]
     internal: bool,
+    /// Its addresses, such as 172.28.0.0/16; one of IPv6 with --ipv6 as well. One that nobody uses where not given
+    #[arg(long, value_name = "CIDR")]
+    subnet: Vec<String>,
+    /// Give containers addresses of this part of the subnet
+    #[arg(long, value_name = "CIDR")]
+    ip_range: Vec<String>,
+    /// The bridge's own address: by default the first of the subnet
+    #[arg(long, value_name = "IP")]
+    gateway: Vec<String>,
+    /// An address that something else has: it is given to no container
+    #[arg(long, value_name = "NAME=IP")]
+    aux_address: Vec<String>,
+    /// Give containers IPv6 addresses as well
+    #[arg(long)]
+    ipv6: bool,
+    /// An option of docker's driver bridge, such as com.docker.network.driver.mtu=1400
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    opt: Vec<String>,
     /// Mark the network
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
@@ -92,6 +114,15 @@ struct Connect {
     /// A further name by which others find it there
     #[arg(long, value_name = "NAME")]
     alias: Vec<String>,
+    /// Its address there
+    #[arg(long, value_name = "IP")]
+    ip: Option<String>,
+    /// Its IPv6 address there
+    #[arg(long, value_name = "IP")]
+    ip6: Option<String>,
+    /// A name that it alone knows another container by
+    #[arg(long, value_name = "CONTAINER:ALIAS")]
+    link: Vec<String>,
     network: String,
     container: String,
 }
@@ -123,7 +154,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Connect(args) => {
             let engine = Engine::open()?;
             let network = engine.network(&args.network)?;
-            engine.connect_network(&network, &engine.find(&args.container)?, &args.alias)?;
+            let record = engine.find(&args.container)?;
+            let address =
+                EndpointIpamConfig { ipv4_address: args.ip, ipv6_address: args.ip6, link_local_ips: None };
+            let settings = EndpointSettings {
+                aliases: Some(args.alias),
+                links: Some(args.link).filter(|links| !links.is_empty()),
+                ipam_config: (address != EndpointIpamConfig::default()).then_some(address),
+                ..EndpointSettings::default()
+            };
+            engine.connect_network(&network, &record, &settings)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Disconnect(args) => {
@@ -137,13 +177,55 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn create(args: &Create) -> anyhow::Result<ExitCode> {
-    let labels = args.label.iter().map(|text| flags::label(text)).collect();
-    let network = Engine::open()?.create_network(&args.name, &labels, args.internal)?;
+    let wanted = Wanted {
+        name: args.name.clone(),
+        labels: args.label.iter().map(|text| flags::label(text)).collect(),
+        options: args.opt.iter().map(|text| flags::label(text)).collect(),
+        internal: args.internal,
+        ipv6: args.ipv6,
+        pools: pools(args)?,
+        ..Wanted::default()
+    };
+    let network = Engine::open()?.create_network(&wanted)?;
     if let Some(warning) = network.warning() {
         anstream::eprintln!("lab: {HEADING}warning:{HEADING:#} {warning}");
     }
     super::print(&format!("{}\n", network.id))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The subnets, each with the range, gateway and taken addresses that lie in it.
+fn pools(args: &Create) -> anyhow::Result<Vec<IpamConfig>> {
+    let mut pools: Vec<(IpNet, IpamConfig)> = Vec::new();
+    for text in &args.subnet {
+        let net: IpNet = text
+            .parse()
+            .map_err(|_| anyhow::anyhow!("--subnet {text}: use ADDRESS/BITS, such as 172.28.0.0/16"))?;
+        pools.push((net, IpamConfig { subnet: Some(text.clone()), ..IpamConfig::default() }));
+    }
+    let mut place = |flag: &str, text: &str, put: &dyn Fn(&mut IpamConfig, String)| {
+        let address = text.split_once('=').map_or(text, |(_, address)| address);
+        let first = address.split('/').next().unwrap_or_default().parse::<IpAddr>();
+        let first = first.map_err(|_| anyhow::anyhow!("{flag} {text}: no address"))?;
+        let pool = pools.iter_mut().find(|(net, _)| net.contains(&first));
+        let (_, pool) = pool.ok_or_else(|| anyhow::anyhow!("{flag} {text}: no --subnet contains it"))?;
+        put(pool, text.to_owned());
+        anyhow::Ok(())
+    };
+    for text in &args.ip_range {
+        place("--ip-range", text, &|pool, text| pool.ip_range = Some(text))?;
+    }
+    for text in &args.gateway {
+        place("--gateway", text, &|pool, text| pool.gateway = Some(text))?;
+    }
+    for text in &args.aux_address {
+        place("--aux-address", text, &|pool, text| {
+            let (name, address) = text.split_once('=').unwrap_or((text.as_str(), text.as_str()));
+            let taken = pool.auxiliary_addresses.get_or_insert_default();
+            taken.insert(name.to_owned(), address.to_owned());
+        })?;
+    }
+    Ok(pools.into_iter().map(|(_, pool)| pool).collect())
 }
 
 fn list(args: &List) -> anyhow::Result<ExitCode> {

@@ -13,6 +13,7 @@ use super::query::{Query, body};
 use super::reply::{Handled, Refusal, done, json as answer, line, ok, streamed};
 use crate::engine;
 use crate::engine::limits::machine_memory;
+use crate::engine::stored::networks::DEFAULT;
 use crate::engine::stored::{Engine, Filters, Record};
 
 /// Docker's period of statistics.
@@ -27,6 +28,7 @@ pub(super) async fn list(daemon: &Daemon, query: Query) -> Handled {
             let now = Timestamp::now();
             let records = engine.list(query.is("all"), last, &filters)?;
             let mut list: Vec<Value> = records.iter().map(|record| record.summary(now)).collect();
+            engine.add_networks(&records, &mut list)?;
             if query.is("size") {
                 for (entry, record) in list.iter_mut().zip(&records) {
                     add_sizes(engine, record, entry);
@@ -46,6 +48,14 @@ pub(super) async fn create(daemon: &Daemon, query: Query, request: Request<Incom
     // Where docker-py's lower half puts it.
     if let Some(runtime) = raw["Runtime"].as_str() {
         wanted.host_config.get_or_insert_default().runtime.get_or_insert_with(|| runtime.to_owned());
+    }
+    // Before version 1.44 the hardware address was the container's; it is that of its place in its first network.
+    if let Some(mac) = raw["MacAddress"].as_str().filter(|mac| !mac.is_empty()) {
+        let mode = wanted.host_config.as_ref().and_then(|host| host.network_mode.clone()).unwrap_or_default();
+        let name = if matches!(&*mode, "" | "default") { DEFAULT.to_owned() } else { mode };
+        let endpoints =
+            wanted.networking_config.get_or_insert_default().endpoints_config.get_or_insert_default();
+        endpoints.entry(name).or_default().mac_address.get_or_insert_with(|| mac.to_owned());
     }
     daemon
         .work(move |engine| {
@@ -100,6 +110,17 @@ pub(super) async fn prune(daemon: &Daemon, query: Query) -> Handled {
             let filters = Filters::from_json(query.get("filters").unwrap_or_default())?;
             let (removed, freed) = engine.prune_containers(&filters)?;
             Ok(ok(&json!({"ContainersDeleted": removed, "SpaceReclaimed": freed})))
+        })
+        .await
+}
+
+/// `docker rm --link`: the link goes, both containers stay.
+pub(super) async fn unlink(daemon: &Daemon, id: &str, alias: &str) -> Handled {
+    let (id, alias) = (id.to_owned(), alias.to_owned());
+    daemon
+        .work(move |engine| {
+            engine.unlink(&engine.find(&id)?, &alias)?;
+            Ok(done())
         })
         .await
 }

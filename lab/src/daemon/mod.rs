@@ -145,6 +145,8 @@ pub fn serve(options: &Options, listening: impl FnOnce(&[String])) -> Result<(),
             signal(SignalKind::terminate()).map_err(Error::Runtime)?,
             signal(SignalKind::interrupt()).map_err(Error::Runtime)?,
         );
+        // What was killed in the middle of its work has left cables, bridges and rules.
+        daemon.engine.clear_networks()?;
         daemon.engine.revive()?;
         listening(&listeners.iter().map(Listener::name).collect::<Vec<_>>());
         crate::sys::notify_ready();

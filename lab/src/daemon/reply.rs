@@ -54,6 +54,7 @@ impl From<engine::Error> for Refusal {
         let code = match &error {
             E::Image(error) => return image_refusal(error),
             E::Missing { .. } => StatusCode::NOT_FOUND,
+            E::Forbidden { .. } => StatusCode::FORBIDDEN,
             E::Conflict { .. } | E::NameInUse { .. } => StatusCode::CONFLICT,
             E::Already { .. } => StatusCode::NOT_MODIFIED,
             E::Bad { .. }

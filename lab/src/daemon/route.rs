@@ -91,6 +91,9 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         // ANCHOR_END: table
         ["containers", "prune"] if is(&post) => containers::prune(daemon, query).await,
         ["containers", id] if is(&delete) => containers::remove(daemon, id, query).await,
+        ["containers", id, alias] if is(&delete) && query.is("link") => {
+            containers::unlink(daemon, id, alias).await
+        }
         ["containers", id, "json"] if is(&get) => containers::inspect(daemon, id, &query).await,
         ["containers", id, "top"] if is(&get) => containers::top(daemon, id, &query).await,
         ["containers", id, "stats"] if is(&get) => containers::stats(daemon, id, &query).await,
@@ -140,7 +143,7 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         ["networks"] if is(&get) => networks::list(daemon, query).await,
         ["networks", "create"] if is(&post) => networks::create(daemon, request).await,
         ["networks", "prune"] if is(&post) => networks::prune(daemon, query).await,
-        ["networks", name] if is(&get) => networks::inspect(daemon, name).await,
+        ["networks", name] if is(&get) => networks::inspect(daemon, name, &query).await,
         ["networks", name] if is(&delete) => networks::remove(daemon, name).await,
         ["networks", name, how @ ("connect" | "disconnect")] if is(&post) => {
             networks::change(daemon, name, *how == "connect", request).await
@@ -151,6 +154,10 @@ async fn route(daemon: &Daemon, path: &str, query: Query, request: Request<Incom
         ["volumes", "prune"] if is(&post) => volumes::prune(daemon, query).await,
         ["volumes", name] if is(&get) => volumes::inspect(daemon, name).await,
         ["volumes", name] if is(&delete) => volumes::remove(daemon, name, query).await,
+
+        ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..] => {
+            Err(networks::swarm(&segments))
+        }
 
         _ => Err(Refusal::missing(format!("{method} {path}: the lab's daemon has no such endpoint"))),
     }

@@ -7,14 +7,16 @@
 
 use std::fs::{self, File};
 use std::future::poll_fn;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::thread;
 
 use futures_core::Stream;
+use ipnet::{IpNet, Ipv4Net};
 use microvm::network::{Interface, Link, Tap};
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
 use rustix::fs::{FlockOperation, flock};
@@ -26,18 +28,20 @@ use super::error::Context as _;
 /// What a container calls its devices, before their numbers.
 const INSIDE: &str = "eth";
 
-/// The longest IP packet, in bytes: Ethernet's.
-const MTU: u16 = 1500;
+/// The longest IP packet, in bytes, where a network says no other: Ethernet's.
+pub(crate) const MTU: u16 = 1500;
 
 /// A network's bridge.
 #[derive(Clone, Debug)]
 pub(crate) struct Bridge {
     /// Its name, at most 15 bytes (IFNAMSIZ).
     pub name: String,
-    /// Its own address, which containers send to what is elsewhere.
-    pub address: Ipv4Addr,
-    /// Bits of it that name the network.
-    pub prefix: u8,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+    /// Its own addresses, which containers send to what is elsewhere, with their networks' prefixes.
+    pub addresses: Vec<IpNet>,
+    /// The longest IP packet, in bytes.
+    pub mtu: u16,
 }
 
 /// A container's or machine's place in a network.
@@ -47,24 +51,32 @@ pub(crate) struct Plug {
     pub bridge: Bridge,
     /// The address inside.
     pub address: Ipv4Addr,
+    /// Bits of it that name the network.
+    pub prefix: u8,
+    /// All addresses inside, the same one among them.
+    pub addresses: Vec<IpNet>,
+    /// The hardware address inside.
+    pub mac: [u8; 6],
     /// The name of the host's end.
     pub device: String,
-    /// Which device it is inside, from 0. The first one's bridge is the way to what is elsewhere.
-    pub number: usize,
-    /// Whether there is such a way.
-    pub leads_out: bool,
-}
-
-impl Plug {
-    fn gateway(&self) -> Option<Ipv4Addr> {
-        (self.number == 0 && self.leads_out).then_some(self.bridge.address)
-    }
+    /// The way to what is elsewhere, by family, where this place is it.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// The hardware address that belongs to an address: docker's rule, with a first byte for those of nobody's making.
 pub(crate) fn hardware(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x42, a, b, c, d]
+}
+
+/// A hardware address as people write it: six bytes in hexadecimal, between colons or hyphens.
+pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let parts: Vec<&str> = text.split([':', '-']).collect();
+    let bytes: Option<Vec<u8>> = parts
+        .iter()
+        .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2 && !part.starts_with('+')))
+        .collect();
+    bytes?.try_into().ok()
 }
 
 /// Nobody else changes the lab's bridges of this network namespace as long as the lock lives, whatever lab it is.
@@ -96,10 +108,12 @@ pub(crate) fn raise(bridge: &Bridge) -> Result<(), Error> {
     let own = bridge.clone();
     talk(None, async move |handle| {
         // An address of its own: else it has the least of those that are plugged in, which come and go.
-        let link = LinkBridge::new(&own.name).address(hardware(own.address).to_vec()).build();
+        let link = LinkBridge::new(&own.name).address(own.mac.to_vec()).mtu(own.mtu.into()).build();
         known(handle.link().add(link).execute().await)?;
         let index = found(&handle, &own.name).await?;
-        known(handle.address().add(index, IpAddr::V4(own.address), own.prefix).execute().await)?;
+        for address in &own.addresses {
+            known(give(&handle, index, address).await)?;
+        }
         handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await
     })
     .context("make the bridge", &bridge.name)
@@ -132,38 +146,56 @@ pub(crate) fn lower(name: &str) -> Result<bool, Error> {
 // ANCHOR: plug
 pub(crate) fn plug(plug: &Plug, pid: i64) -> Result<(), Error> {
     let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-    let namespace = File::open(&path).context("open", path.display())?;
-    let outside = plug.clone();
-    let inside_fd = namespace.try_clone().context("open", path.display())?;
+    let open = || File::open(&path).context("open", path.display());
+    let (namespace, outside) = (open()?, plug.clone());
+    let taken = talk(Some(open()?), async |handle| names(&handle).await)
+        .context("list devices of", path.display())?;
+    let name = (0..).map(|number| format!("{INSIDE}{number}")).find(|name| !taken.contains(name));
+    let (name, inside) = (name.unwrap_or_default(), plug.clone());
+    let named = name.clone();
+    let target = open()?;
     talk(None, async move |handle| {
         let bridge = found(&handle, &outside.bridge.name).await?;
+        // What was killed here before has left half of this.
+        if let Some(old) = find(&handle, &outside.device).await? {
+            handle.link().del(old).execute().await?;
+        }
         // The peer is moved to the container's namespace before it is anything here.
         let temporary = format!("{}p", outside.device);
         handle.link().add(LinkVeth::new(&outside.device, &temporary).build()).execute().await?;
         let ours = found(&handle, &outside.device).await?;
         let theirs = found(&handle, &temporary).await?;
-        handle.link().set(LinkUnspec::new_with_index(ours).controller(bridge).up().build()).execute().await?;
-        let moved = LinkUnspec::new_with_index(theirs)
-            .setns_by_fd(inside_fd.as_raw_fd())
-            .name(format!("{INSIDE}{}", outside.number));
+        let mtu = u32::from(outside.bridge.mtu);
+        let cable = LinkUnspec::new_with_index(ours).controller(bridge).mtu(mtu).up();
+        handle.link().set(cable.build()).execute().await?;
+        let moved = LinkUnspec::new_with_index(theirs).setns_by_fd(target.as_raw_fd()).mtu(mtu).name(named);
         handle.link().set(moved.build()).execute().await
     })
     .context("plug a container into", &plug.bridge.name)?;
-    let inside = plug.clone();
     talk(Some(namespace), async move |handle| {
-        let device = found(&handle, &format!("{INSIDE}{}", inside.number)).await?;
-        handle.address().add(device, IpAddr::V4(inside.address), inside.bridge.prefix).execute().await?;
-        let up = LinkUnspec::new_with_index(device).address(hardware(inside.address).to_vec()).up();
-        handle.link().set(up.build()).execute().await?;
-        if let Some(gateway) = inside.gateway() {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
-            handle.route().add(route).execute().await?;
+        let device = found(&handle, &name).await?;
+        for address in &inside.addresses {
+            give(&handle, device, address).await?;
         }
-        Ok(())
+        let up = LinkUnspec::new_with_index(device).address(inside.mac.to_vec()).up();
+        handle.link().set(up.build()).execute().await?;
+        lead(&handle, &inside.gateways).await
     })
     .context("set up the network in a container of", &plug.bridge.name)
 }
 // ANCHOR_END: plug
+
+/// Shows a container that runs its way to what is elsewhere.
+///
+/// # Errors
+/// Where the kernel refuses, or the container is gone.
+pub(crate) fn lead_out(pid: i64, gateways: &[IpAddr]) -> Result<(), Error> {
+    let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    let namespace = File::open(&path).context("open", path.display())?;
+    let gateways = gateways.to_vec();
+    talk(Some(namespace), async move |handle| lead(&handle, &gateways).await)
+        .context("change the default route in", path.display())
+}
 
 /// Plugs a machine in that is yet to be made, into a bridge that is there: its network card, whose TAP device goes with it.
 ///
@@ -175,16 +207,20 @@ pub(crate) fn plug_machine(plug: &Plug) -> Result<Interface, Error> {
     talk(None, async move |handle| {
         let bridge = found(&handle, &outside.bridge.name).await?;
         let ours = found(&handle, &outside.device).await?;
-        handle.link().set(LinkUnspec::new_with_index(ours).controller(bridge).up().build()).execute().await
+        let cable = LinkUnspec::new_with_index(ours).controller(bridge).mtu(outside.bridge.mtu.into()).up();
+        handle.link().set(cable.build()).execute().await
     })
     .context("plug a machine into", &plug.bridge.name)?;
     Ok(Interface {
         link: Link::Tap(tap),
-        mac: hardware(plug.address),
-        mtu: MTU,
+        mac: plug.mac,
+        mtu: plug.bridge.mtu,
         address: plug.address,
-        prefix: plug.bridge.prefix,
-        gateway: plug.gateway(),
+        prefix: plug.prefix,
+        gateway: plug.gateways.iter().find_map(|gateway| match gateway {
+            IpAddr::V4(gateway) => Some(*gateway),
+            IpAddr::V6(_) => None,
+        }),
     })
 }
 
@@ -205,8 +241,8 @@ pub(crate) fn unplug(device: &str) -> Result<(), Error> {
     .context("remove network device", device)
 }
 
-/// The addresses that this machine has a way to, but for the default one: each the first of a network, and its mask.
-pub(crate) fn routes() -> Vec<(Ipv4Addr, Ipv4Addr)> {
+/// The networks that this machine has a way to, but for the default one.
+pub(crate) fn routes() -> Vec<Ipv4Net> {
     // Destination and mask are the second and the eighth column, as numbers in the machine's own order (proc(5)).
     let text = fs::read_to_string("/proc/net/route").unwrap_or_default();
     let address =
@@ -214,9 +250,43 @@ pub(crate) fn routes() -> Vec<(Ipv4Addr, Ipv4Addr)> {
     let read = |line: &str| {
         let mut columns = line.split_whitespace();
         let to = address(columns.nth(1)?)?;
-        Some((to, address(columns.nth(5)?)?))
+        Ipv4Net::with_netmask(to, address(columns.nth(5)?)?).ok()
     };
-    text.lines().filter_map(read).filter(|(_, mask)| !mask.is_unspecified()).collect()
+    text.lines().filter_map(read).filter(|route| route.prefix_len() > 0).collect()
+}
+
+/// Gives a device an address. One of IPv6 can be used at once: that nobody else has it is known (IFA_F_NODAD, rtnetlink(7)).
+async fn give(handle: &Handle, device: u32, address: &IpNet) -> Result<(), rtnetlink::Error> {
+    let mut request = handle.address().add(device, address.addr(), address.prefix_len());
+    if address.addr().is_ipv6() {
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    }
+    request.execute().await
+}
+
+/// Sets default routes.
+async fn lead(handle: &Handle, gateways: &[IpAddr]) -> Result<(), rtnetlink::Error> {
+    for gateway in gateways {
+        let route = match *gateway {
+            IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build(),
+            IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).build(),
+        };
+        handle.route().add(route).replace().execute().await?;
+    }
+    Ok(())
+}
+
+/// The names of all devices.
+async fn names(handle: &Handle) -> Result<Vec<String>, rtnetlink::Error> {
+    let mut links = pin!(handle.link().get().execute());
+    let mut names = Vec::new();
+    while let Some(link) = next(links.as_mut()).await {
+        names.extend(link?.attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        }));
+    }
+    Ok(names)
 }
 
 /// The index of a device; none where there is none of this name.

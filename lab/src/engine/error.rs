@@ -158,6 +158,12 @@ pub enum Error {
         /// What is in the way, and what would help.
         message: String,
     },
+    /// It is not allowed as things stand.
+    #[error("{message}")]
+    Forbidden {
+        /// What is in the way.
+        message: String,
+    },
     /// It is so already.
     #[error("{message}")]
     Already {
@@ -239,6 +245,11 @@ impl Error {
     /// Something is in the way.
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
         Self::Conflict { message: message.into() }
+    }
+
+    /// It is not allowed as things stand: docker's code 403.
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
+        Self::Forbidden { message: message.into() }
     }
 
     /// There is no container of this name or id.

@@ -51,7 +51,7 @@ impl Known {
     fn asker(&self, address: Ipv4Addr) -> Option<Record> {
         let network = self.engine.network(&self.network).ok()?;
         let mut endpoints = self.engine.endpoints_in(&network).ok()?.into_iter();
-        let endpoint = endpoints.find(|endpoint| endpoint.address() == address)?;
+        let endpoint = endpoints.find(|endpoint| endpoint.address == address)?;
         self.engine.find(&endpoint.container).ok()
     }
 
@@ -74,7 +74,14 @@ impl Known {
 }
 
 impl Names for Known {
-    fn addresses(&self, asker: Ipv4Addr, name: &str) -> Option<Vec<Ipv4Addr>> {
+    fn addresses(&self, asker: Ipv4Addr, name: &str) -> Option<Vec<IpAddr>> {
+        // A link is a name that its owner alone knows another by.
+        let own = self.asker(asker).and_then(|record| self.engine.endpoints_of(&record.id).ok());
+        let links = own.iter().flatten().filter_map(|endpoint| endpoint.settings.links.as_ref()).flatten();
+        let linked =
+            links.filter_map(|link| link.split_once(':')).find(|(_, alias)| alias.eq_ignore_ascii_case(name));
+        let name =
+            linked.map_or(name.to_owned(), |(other, _)| other.trim_start_matches('/').to_ascii_lowercase());
         let is_it = |own: &str, network: &str| {
             let own = own.to_ascii_lowercase();
             let rest = name.strip_prefix(own.as_str()).filter(|_| !own.is_empty());
@@ -83,18 +90,17 @@ impl Names for Known {
                     || rest.strip_prefix('.').is_some_and(|rest| rest == network.to_ascii_lowercase())
             })
         };
-        let mut found: Vec<Ipv4Addr> = self
+        let mut found: Vec<Endpoint> = self
             .peers(asker)
             .into_iter()
             .filter(|(endpoint, record)| {
                 let hostname = record.body.hostname.as_deref().unwrap_or_default();
                 let own = [record.name.as_str(), record.short_id(), hostname];
-                let mut all = own.into_iter().chain(endpoint.aliases.iter().map(String::as_str));
+                let mut all = own.into_iter().chain(endpoint.aliases().iter().map(String::as_str));
                 all.any(|own| is_it(own, &endpoint.network.name))
             })
-            .map(|(endpoint, _)| endpoint.address())
+            .map(|(endpoint, _)| endpoint)
             .collect();
-        found.dedup();
         if found.is_empty() {
             return None;
         }
@@ -102,12 +108,16 @@ impl Names for Known {
         let turn = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_micros() as usize);
         let len = found.len();
         found.rotate_left(turn % len);
-        Some(found)
+        let mut addresses: Vec<IpAddr> =
+            found.iter().flat_map(|found| found.addresses()).map(|address| address.addr()).collect();
+        addresses.dedup();
+        Some(addresses)
     }
 
-    fn name(&self, asker: Ipv4Addr, address: Ipv4Addr) -> Option<String> {
+    fn name(&self, asker: Ipv4Addr, address: IpAddr) -> Option<String> {
         let peers = self.peers(asker).into_iter();
-        let mut own = peers.filter(|(endpoint, _)| endpoint.address() == address);
+        let mut own =
+            peers.filter(|(endpoint, _)| endpoint.addresses().iter().any(|own| own.addr() == address));
         own.next().map(|(endpoint, record)| format!("{}.{}", record.name, endpoint.network.name))
     }
 
@@ -125,30 +135,41 @@ impl Names for Known {
     }
 }
 
-/// The files of its own, by their paths, and what they hold. `server` answers its questions about names, where there is one.
+/// The files of its own, by their paths, and what they hold. `server` answers its questions about names, where there is one;
+/// `linked` are further lines for `/etc/hosts`.
 pub(super) fn files(
     record: &Record,
-    first: Option<&Endpoint>,
+    endpoints: &[Endpoint],
     server: Option<Ipv4Addr>,
+    linked: &str,
 ) -> Vec<(&'static str, String)> {
     let hostname = record.body.hostname.clone().unwrap_or_default();
     vec![
-        ("/etc/hosts", hosts(record, first, &hostname)),
+        ("/etc/hosts", hosts(record, endpoints, &hostname) + linked),
         ("/etc/resolv.conf", resolv_conf(record, server)),
         ("/etc/hostname", format!("{hostname}\n")),
     ]
 }
 
-fn hosts(record: &Record, first: Option<&Endpoint>, hostname: &str) -> String {
+fn hosts(record: &Record, endpoints: &[Endpoint], hostname: &str) -> String {
+    let first = endpoints.first();
     let host = first.map_or(Ipv4Addr::LOCALHOST, |endpoint| endpoint.network.gateway()).to_string();
     let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for extra in record.host().extra_hosts.iter().flatten() {
-        if let Some((name, address)) = extra.split_once(':') {
+        // Addresses of IPv6 have colons themselves, and brackets around them at will.
+        if let Some((name, address)) = extra.split_once([':', '=']) {
+            let address = address.trim_start_matches('[').trim_end_matches(']');
             let _ = writeln!(hosts, "{}\t{name}", address.replace("host-gateway", &host));
         }
     }
-    let own = first.map_or_else(|| "127.0.1.1".to_owned(), |endpoint| endpoint.address().to_string());
-    let _ = writeln!(hosts, "{own}\t{hostname}");
+    let domain = record.body.domainname.as_deref().filter(|domain| !domain.is_empty());
+    let name = domain.map_or(hostname.to_owned(), |domain| format!("{hostname}.{domain} {hostname}"));
+    if endpoints.is_empty() {
+        let _ = writeln!(hosts, "127.0.1.1\t{name}");
+    }
+    for address in endpoints.iter().flat_map(Endpoint::addresses) {
+        let _ = writeln!(hosts, "{}\t{name}", address.addr());
+    }
     hosts
 }
 

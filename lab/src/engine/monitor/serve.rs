@@ -24,11 +24,20 @@ const GONE: Duration = Duration::from_secs(5);
 /// How long the answer to a SIGKILL waits for its effect; docker's.
 const KILLED: Duration = Duration::from_secs(10);
 
+/// A thread for work of the engine's, whose records are long: what is touched of this counts.
+pub(super) fn spawn_deep(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    thread_of(name, 4 * STACK, work)
+}
+
 /// A thread with a small stack.
 pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    thread_of(name, STACK, work)
+}
+
+fn thread_of(name: &str, stack: usize, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     thread::Builder::new()
         .name(name.to_owned())
-        .stack_size(STACK)
+        .stack_size(stack)
         .spawn(work)
         .context("start", "a thread")
         .map(drop)

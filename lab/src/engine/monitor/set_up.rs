@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use microvm::network::Network;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -15,7 +16,6 @@ use crate::engine::place::Place;
 use crate::engine::run::{self, Creation};
 use crate::engine::sandbox::{Sandbox, Stdio};
 use crate::engine::signals::Signals;
-use crate::engine::stored::networks::Endpoint;
 use crate::engine::stored::{Engine, Record, plan};
 use crate::engine::{Error, Runtime, bundle, container, terminal, vm};
 use crate::image::users::Accounts;
@@ -27,7 +27,8 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
     let mut mounts = engine.mounts(&wishes)?;
     let endpoints = engine.raise_all(record)?;
     let (names, server) = names::serve(engine, &endpoints)?;
-    let mut files = names::files(record, endpoints.first(), server);
+    let told = engine.linked(record)?;
+    let mut files = names::files(record, &endpoints, server, &told.hosts);
     // Unless the user mounts others.
     files.retain(|(target, _)| !wishes.iter().any(|wish| wish.target == *target));
     let mut network = Network::default();
@@ -39,6 +40,8 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
         }
     }
     let mut request = plan::request(&record.name, &record.body, mounts)?;
+    // The container's own variables have the last word.
+    request.environment.splice(0..0, told.environment);
     request.isolation.network = engine.network_of(&record.body, true)?;
     engine.share(&record.body, Some(&record.id), &mut request.isolation)?;
     run::check_stored(&request)?;
@@ -57,7 +60,7 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
         bundle::specification(&record.id, &request, &defaults, &accounts, &run::host(request.runtime))?;
     bundle::write(&spec, place.bundle())?;
 
-    let mut ports = Ports::take(record)?;
+    let mut ports = Ports::take(record, endpoints.first().and_then(|first| first.network.publish_at()))?;
     let (stdio, ours) = wire(record)?;
     if record.runtime() == Runtime::Vm {
         network.interfaces = Engine::cards(&endpoints)?;
@@ -89,7 +92,9 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
     *monitor.sandbox() = Some(sandbox);
     // What failed to start is deleted by the caller, as any sandbox.
     started?;
-    ports.serve(pid, endpoints.first().map(Endpoint::address))?;
+    let (asked, id) = (Arc::clone(engine), record.id.clone());
+    let first = move || asked.endpoints_of(&id).ok()?.first().map(|endpoint| endpoint.address);
+    ports.serve(pid, first)?;
     Ok(Run { exit, streams, pid, ports, _names: names, image, accounts })
 }
 

@@ -55,6 +55,7 @@ impl Engine {
         self.share(&body, None, &mut request.isolation)?;
         run::check_stored(&request)?;
         self.network_of(&body, false)?;
+        self.check_links(&body)?;
 
         let volumes = self.settle_volumes(&mut wishes)?;
         remember_volumes(&mut body, &wishes);
@@ -121,9 +122,18 @@ impl Engine {
                 networks::DEFAULT => self.default_network()?,
                 _ => self.network(&name)?,
             };
-            let aliases =
-                endpoints.get(&name).and_then(|endpoint| endpoint.aliases.clone()).unwrap_or_default();
-            self.connect_network(&network, record, &aliases)?;
+            // A network may be named by its id, or the beginning of that, in one place and by its name in the other.
+            let asked = endpoints.get(&name).or_else(|| endpoints.get(&network.name)).cloned();
+            let mut settings = asked.unwrap_or_default();
+            if name == main {
+                // Only the default network knows links as docker had them at first.
+                if !network.is_default() && settings.links.is_none() {
+                    settings.links = record.host().links;
+                }
+            }
+            if self.endpoint(&network, &record.id)?.is_none() {
+                self.connect_network(&network, record, &settings)?;
+            }
         }
         Ok(())
     }

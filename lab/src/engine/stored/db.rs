@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Each step brings a database from its number to the next; `user_version` says how many were done.
-const MIGRATIONS: [&str; 8] = ["
+const MIGRATIONS: [&str; 9] = ["
     CREATE TABLE containers (
         id         TEXT PRIMARY KEY,
         name       TEXT NOT NULL UNIQUE,
@@ -93,6 +93,35 @@ const MIGRATIONS: [&str; 8] = ["
     "ALTER TABLE containers ADD COLUMN health TEXT NOT NULL DEFAULT ''",
     // Whether nothing may leave it.
     "ALTER TABLE networks ADD COLUMN internal INTEGER NOT NULL DEFAULT 0",
+    // Subnets of the user's choice, addresses of both families, and what an endpoint was asked for. To drop a table that others
+    // refer to would remove their rows: the new ones refer to each other, and renaming keeps that (ALTER TABLE, SQLite).
+    "
+    CREATE TABLE new_networks (
+        id        TEXT PRIMARY KEY,
+        name      TEXT NOT NULL,
+        created   TEXT NOT NULL,
+        config    TEXT NOT NULL            -- JSON: how it is, its subnets among that
+    ) STRICT;
+    CREATE TABLE new_endpoints (
+        network   TEXT NOT NULL REFERENCES new_networks ON DELETE CASCADE,
+        container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
+        address   TEXT NOT NULL,
+        address6  TEXT NOT NULL DEFAULT '',
+        settings  TEXT NOT NULL DEFAULT '{}', -- docker's EndpointSettings, JSON
+        UNIQUE (network, container)
+    ) STRICT;
+    INSERT INTO new_networks SELECT id, name, created, json_object(
+        'labels', json(labels), 'internal', json(iif(internal, 'true', 'false')),
+        'pools', json_array(json_object(
+            'subnet', '10.213.' || subnet || '.0/24', 'gateway', '10.213.' || subnet || '.1'))) FROM networks;
+    INSERT INTO new_endpoints SELECT network, container, '10.213.' || subnet || '.' || host, '',
+        json_object('Aliases', json(aliases)) FROM endpoints JOIN networks ON id = network ORDER BY endpoints.rowid;
+    DROP TABLE endpoints;
+    DROP TABLE networks;
+    ALTER TABLE new_networks RENAME TO networks;
+    ALTER TABLE new_endpoints RENAME TO endpoints;
+    CREATE INDEX endpoints_of ON endpoints (container);
+",
 ];
 
 /// The database, as this process has it open.
@@ -204,6 +233,37 @@ mod tests {
             })
             .unwrap();
         assert!(tables >= 5, "{tables}");
+    }
+
+    #[test]
+    fn networks_of_an_old_database_keep_their_addresses() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let old = Connection::open(&path).unwrap();
+        MIGRATIONS[..8].iter().for_each(|step| old.execute_batch(step).unwrap());
+        old.execute_batch(
+            r#"PRAGMA user_version = 8;
+            INSERT INTO containers (id, name, created, image, image_id, body) VALUES ('c', 'web', '', '', '', '{}');
+            INSERT INTO networks (id, name, created, subnet, labels, internal) VALUES ('n', 'net', '', 7, '{"a":"b"}', 1);
+            INSERT INTO endpoints VALUES ('n', 'c', 9, '["other"]');"#,
+        )
+        .unwrap();
+        drop(old);
+        let db = Db::open(&path).unwrap();
+        let sql = "SELECT address, settings, config FROM endpoints JOIN networks ON id = network";
+        let row = |row: &rusqlite::Row<'_>| -> rusqlite::Result<[String; 3]> {
+            Ok([row.get(0)?, row.get(1)?, row.get(2)?])
+        };
+        let [address, settings, config] = db.with(|db| db.query_row(sql, [], row)).unwrap();
+        assert_eq!((&*address, &*settings), ("10.213.7.9", r#"{"Aliases":["other"]}"#));
+        assert!(
+            config.contains(r#""subnet":"10.213.7.0/24""#) && config.contains(r#""internal":true"#),
+            "{config}"
+        );
+        db.with(|db| db.execute("DELETE FROM networks", [])).unwrap();
+        let left: i64 =
+            db.with(|db| db.query_row("SELECT count(*) FROM endpoints", [], |row| row.get(0))).unwrap();
+        assert_eq!(left, 0, "a network takes its endpoints along");
     }
 
     #[test]

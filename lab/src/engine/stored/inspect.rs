@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Engine, Record, Status, plan};
+use super::networks::{DEFAULT, Endpoint};
+use super::{Engine, Record, Status, linked, plan};
 use crate::engine::Error;
 
 impl Engine {
@@ -29,6 +30,9 @@ impl Engine {
         let execs = self.execs_of(record)?;
         // Those that an image exposes and nobody publishes are told, too.
         let mut ports = serde_json::to_value(&record.ports)?;
+        let networks = self.networks_of(record)?;
+        // Docker tells the default network's once more, beside the list.
+        let default = |key: &str, none: Value| networks[DEFAULT].get(key).cloned().unwrap_or(none);
         for exposed in record.body.exposed_ports.iter().flatten().filter(|_| live) {
             if ports.get(exposed).is_none() {
                 ports[exposed] = Value::Null;
@@ -70,8 +74,15 @@ impl Engine {
             "Mounts": self.mount_points(record),
             "Config": config,
             "NetworkSettings": {
-                "Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": ports, "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
-                "MacAddress": "", "Networks": self.networks_of(record)?,
+                "Bridge": "", "SandboxID": if live { record.id.as_str() } else { "" },
+                "SandboxKey": if record.pid > 0 { format!("/proc/{}/ns/net", record.pid) } else { String::new() },
+                "Ports": ports, "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
+                "SecondaryIPAddresses": null, "SecondaryIPv6Addresses": null,
+                "EndpointID": default("EndpointID", "".into()), "Gateway": default("Gateway", "".into()),
+                "IPAddress": default("IPAddress", "".into()), "IPPrefixLen": default("IPPrefixLen", 0.into()),
+                "IPv6Gateway": default("IPv6Gateway", "".into()), "MacAddress": default("MacAddress", "".into()),
+                "GlobalIPv6Address": default("GlobalIPv6Address", "".into()),
+                "GlobalIPv6PrefixLen": default("GlobalIPv6PrefixLen", 0.into()), "Networks": networks,
             },
         });
         if let Some(health) = &record.health {
@@ -80,27 +91,22 @@ impl Engine {
         Ok(told)
     }
 
+    /// The container's places in networks, as `EndpointSettings`. Addresses are told while they are in use.
     fn networks_of(&self, record: &Record) -> Result<Value, Error> {
-        let mut networks = Map::new();
-        for endpoint in self.endpoints_of(&record.id)? {
-            let live = record.status.is_live();
-            let address = if live { endpoint.address().to_string() } else { String::new() };
-            networks.insert(
-                endpoint.network.name.clone(),
-                json!({
-                    "NetworkID": endpoint.network.id, "EndpointID": if live { &record.id } else { "" }, "IPAddress": address,
-                    "IPPrefixLen": if live { 24 } else { 0 }, "Gateway": endpoint.network.gateway().to_string(),
-                    "Aliases": endpoint.aliases, "MacAddress": if live { endpoint.hardware() } else { String::new() }, "DNSNames": [record.name, record.short_id()],
-                }),
-            );
+        tell_networks(record, &self.endpoints_of(&record.id)?)
+    }
+
+    /// The same for the entries of a list, by one question to the database.
+    ///
+    /// # Errors
+    /// Where the state cannot be read.
+    pub fn add_networks(&self, records: &[Record], entries: &mut [Value]) -> Result<(), Error> {
+        let mut all = self.all_endpoints()?;
+        for (record, entry) in records.iter().zip(entries) {
+            let endpoints = all.remove(&record.id).unwrap_or_default();
+            entry["NetworkSettings"]["Networks"] = tell_networks(record, &endpoints)?;
         }
-        if networks.is_empty() {
-            networks.insert(
-                record.network_name(),
-                json!({"NetworkID": "", "IPAddress": "", "Gateway": "", "Aliases": null}),
-            );
-        }
-        Ok(networks.into())
+        Ok(())
     }
 
     fn mount_points(&self, record: &Record) -> Vec<Value> {
@@ -126,6 +132,63 @@ impl Engine {
     }
 }
 
+fn tell_networks(record: &Record, endpoints: &[Endpoint]) -> Result<Value, Error> {
+    let mut networks = Map::new();
+    for endpoint in endpoints {
+        let mut told = serde_json::to_value(&endpoint.settings)?;
+        let live = record.status.is_live();
+        let network = &endpoint.network;
+        let while_live = |value: Value, else_: Value| if live { value } else { else_ };
+        let six = endpoint.address6.zip(network.subnet6);
+        let text = |value: Option<String>| Value::from(value.unwrap_or_default());
+        for (key, value) in [
+            ("NetworkID", json!(network.id)),
+            ("EndpointID", while_live(endpoint.id().into(), "".into())),
+            ("Gateway", while_live(network.gateway().to_string().into(), "".into())),
+            ("IPAddress", while_live(endpoint.address.to_string().into(), "".into())),
+            ("IPPrefixLen", while_live(network.subnet.0.prefix_len().into(), 0.into())),
+            ("IPv6Gateway", while_live(text(six.map(|(_, (_, gateway))| gateway.to_string())), "".into())),
+            ("GlobalIPv6Address", while_live(text(six.map(|(own, _)| own.to_string())), "".into())),
+            (
+                "GlobalIPv6PrefixLen",
+                while_live(six.map_or(0, |(_, (net, _))| net.prefix_len()).into(), 0.into()),
+            ),
+            ("DNSNames", if network.has_names() { json!(dns_names(endpoint, record)) } else { Value::Null }),
+        ] {
+            told[key] = value;
+        }
+        if told["MacAddress"].is_null() {
+            told["MacAddress"] = while_live(endpoint.hardware().into(), "".into());
+        }
+        for key in ["IPAMConfig", "Links", "Aliases", "DriverOpts"] {
+            if told.get(key).is_none() {
+                told[key] = Value::Null;
+            }
+        }
+        if told.get("GwPriority").is_none() {
+            told["GwPriority"] = 0.into();
+        }
+        networks.insert(network.name.clone(), told);
+    }
+    let mode = record.network_name();
+    if networks.is_empty() && matches!(mode.as_str(), "none" | "host" | DEFAULT) {
+        networks.insert(mode, json!({"NetworkID": "", "IPAddress": "", "Gateway": "", "Aliases": null}));
+    }
+    Ok(networks.into())
+}
+
+fn dns_names(endpoint: &Endpoint, record: &Record) -> Vec<String> {
+    let hostname = record.body.hostname.clone().unwrap_or_default();
+    let own = [record.name.clone()].into_iter().chain(endpoint.aliases().iter().cloned());
+    let mut names: Vec<String> = Vec::new();
+    for name in own.chain([record.short_id().to_owned(), hostname]) {
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 /// Clients expect these to be there.
 fn fill_host(host: &mut Value, record: &Record) {
     for (key, value) in [
@@ -142,10 +205,18 @@ fn fill_host(host: &mut Value, record: &Record) {
         ("ShmSize", json!(64 << 20)),
         ("CapAdd", Value::Null),
         ("CapDrop", Value::Null),
+        ("Links", Value::Null),
     ] {
         if host.get(key).is_none_or(Value::is_null) {
             host[key] = value;
         }
+    }
+    if let Some(links) = record.host().links.filter(|_| record.network_name() == DEFAULT) {
+        let tell = |link: &String| {
+            let (name, alias) = linked::parse(link).ok()?;
+            Some(format!("/{name}:/{}/{alias}", record.name))
+        };
+        host["Links"] = links.iter().filter_map(tell).collect::<Vec<_>>().into();
     }
     if host["LogConfig"]["Type"].as_str().is_none_or(str::is_empty) {
         host["LogConfig"]["Type"] = "json-file".into();

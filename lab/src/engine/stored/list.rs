@@ -157,6 +157,7 @@ impl Engine {
         if changed {
             records = self.records()?;
         }
+        let places = if filters.get("network").is_some() { self.all_endpoints()? } else { HashMap::new() };
         records.retain(|record| {
             (all || record.status.is_live())
                 && filters.fits("id", |id| record.id.starts_with(id))
@@ -173,7 +174,14 @@ impl Engine {
                             .any(|wish| wish.source.as_deref() == Some(volume) || wish.target == volume)
                     })
                 })
-                && filters.fits("network", |network| record.network_name() == network)
+                && filters.fits("network", |network| {
+                    record.network_name() == network
+                        || places.get(&record.id).is_some_and(|places| {
+                            places.iter().any(|place| {
+                                place.network.name == network || place.network.id.starts_with(network)
+                            })
+                        })
+                })
                 && filters.fits("health", |health| {
                     health == record.health.as_ref().map_or("none", |found| &*found.status)
                 })
@@ -239,18 +247,24 @@ impl Record {
         words.map(String::as_str).collect::<Vec<_>>().join(" ")
     }
 
-    /// The published ports, as a list of containers has them.
+    /// The ports, as a list of containers has them: those that are published, and those that are only exposed.
     fn published(&self) -> Vec<Value> {
         let number = |text: &str| text.parse::<u16>().unwrap_or(0);
         let mut ports: Vec<Value> = Vec::new();
         for (key, bindings) in &self.ports {
-            let inner = number(key.split('/').next().unwrap_or_default());
+            let (port, kind) = key.split_once('/').unwrap_or((key, "tcp"));
             for binding in bindings.iter().flatten() {
                 let public = number(binding.host_port.as_deref().unwrap_or_default());
                 ports.push(
-                    json!({"IP": binding.host_ip, "PrivatePort": inner, "PublicPort": public, "Type": "tcp"}),
+                    json!({"IP": binding.host_ip, "PrivatePort": number(port), "PublicPort": public, "Type": kind}),
                 );
             }
+        }
+        if self.status.is_live() {
+            let exposed = super::published::exposed(&self.body);
+            let hidden =
+                exposed.iter().filter(|(port, kind)| !self.ports.contains_key(&format!("{port}/{kind}")));
+            ports.extend(hidden.map(|(port, kind)| json!({"PrivatePort": port, "Type": kind.to_string()})));
         }
         ports
     }

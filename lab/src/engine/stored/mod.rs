@@ -13,7 +13,7 @@
 //! ([`super::monitor`]), one small process for each container that runs.
 //!
 //! Reading order: `db.rs` and `record.rs`, what is kept; `plan.rs`, from docker's configuration to what a wall is asked
-//! for; `share.rs`, what is the host's or another container's; `create.rs`, `life.rs`, `link.rs`, a container's life;
+//! for; `published.rs`, its ports; `share.rs`, what is the host's or another container's; `create.rs`, `life.rs`, `link.rs`, a container's life;
 //! `inspect.rs`, `logs.rs`, `events.rs`, `files.rs`, `transfer.rs`, `size.rs`, looking at it; `images.rs`, `prune.rs`, what goes.
 
 mod cache;
@@ -29,12 +29,14 @@ mod import;
 mod inspect;
 mod life;
 mod link;
+mod linked;
 mod list;
 mod logs;
 pub mod network_view;
 pub mod networks;
 pub mod plan;
 mod prune;
+pub mod published;
 mod record;
 mod root;
 mod share;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::networks::{DEFAULT, Network};
+use super::networks::{DEFAULT, Network, Pool};
 use super::prune::Scope;
 use super::{Engine, Filters};
 use crate::engine::Error;
@@ -63,7 +63,8 @@ impl Engine {
         let scope = Scope::of(filters, &[])?;
         let mut removed = Vec::new();
         for network in self.networks()?.into_iter().filter(|network| !network.is_default()) {
-            if scope.takes(Some(&network.created), &network.labels) && self.endpoints_in(&network)?.is_empty()
+            if scope.takes(Some(&network.created), &network.config.labels)
+                && self.endpoints_in(&network)?.is_empty()
             {
                 self.remove_network(&network)?;
                 removed.push(network.name);
@@ -85,20 +86,39 @@ impl Engine {
         for endpoint in self.endpoints_in(network)? {
             let Ok(record) = self.find(&endpoint.container) else { continue };
             if record.status.is_live() {
-                let address = format!("{}/24", endpoint.address());
+                let text = |four: bool| {
+                    let mut all = endpoint.addresses().into_iter();
+                    all.find(|own| own.addr().is_ipv4() == four)
+                        .map(|own| own.to_string())
+                        .unwrap_or_default()
+                };
                 let shown = json!({
-                    "Name": record.name, "EndpointID": record.id, "MacAddress": endpoint.hardware(),
-                    "IPv4Address": address, "IPv6Address": "",
+                    "Name": record.name, "EndpointID": endpoint.id(), "MacAddress": endpoint.hardware(),
+                    "IPv4Address": text(true), "IPv6Address": text(false),
                 });
                 containers.insert(record.id.clone(), shown);
             }
         }
-        let config = json!([{"Subnet": network.subnet_text(), "Gateway": network.gateway().to_string()}]);
+        let pool = |pool: &Pool| {
+            let mut told = json!({"Subnet": pool.subnet.to_string(), "Gateway": pool.gateway.to_string()});
+            if let Some(range) = pool.range {
+                told["IPRange"] = range.to_string().into();
+            }
+            if !pool.taken.is_empty() {
+                told["AuxiliaryAddresses"] = json!(pool.taken);
+            }
+            told
+        };
+        let config = &network.config;
         let mut shown = frame(&network.name, &network.id, "bridge");
         shown["Created"] = network.created.clone().into();
-        shown["Internal"] = network.internal.into();
-        shown["Labels"] = json!(network.labels);
-        shown["IPAM"]["Config"] = config;
+        shown["Internal"] = config.internal.into();
+        shown["Attachable"] = config.attachable.into();
+        shown["EnableIPv6"] = config.ipv6.into();
+        shown["Labels"] = json!(config.labels);
+        shown["Options"] = json!(config.options);
+        shown["IPAM"]["Options"] = json!(config.ipam_options);
+        shown["IPAM"]["Config"] = config.pools.iter().map(pool).collect::<Vec<_>>().into();
         shown["Containers"] = containers.into();
         Ok(shown)
     }
@@ -113,6 +133,7 @@ fn frame(name: &str, id: &str, driver: &str) -> Value {
     json!({
         "Name": name, "Id": id, "Created": "1970-01-01T00:00:00Z", "Scope": "local", "Driver": driver, "EnableIPv4": true,
         "EnableIPv6": false, "Internal": false, "Attachable": false, "Ingress": false, "Options": {}, "Labels": {},
-        "IPAM": {"Driver": "default", "Options": null, "Config": []}, "Containers": {},
+        "IPAM": {"Driver": "default", "Options": null, "Config": []}, "Containers": {}, "ConfigOnly": false,
+        "ConfigFrom": {"Network": ""},
     })
 }

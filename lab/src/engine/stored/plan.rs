@@ -3,13 +3,13 @@
 //! What docker knows and the engine does not is either harmless and kept (log drivers, CPU shares), or refused by name when
 //! the container is made, so that nobody believes in a wall that is not there.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use bollard_stubs::models::{
     ContainerCreateBody, DeviceMapping, HostConfig, HostConfigCgroupnsModeEnum, MountType,
 };
 
+use super::published;
 use crate::engine::limits::{Limits, MilliCpus};
 use crate::engine::request::{Choices, Device, Extra, Network};
 use crate::engine::{Error, Request, Runtime};
@@ -170,7 +170,7 @@ pub fn request(name: &str, body: &ContainerCreateBody, mounts: Vec<Extra>) -> Re
         }
     };
     refuse(&host)?;
-    if !ports(body)?.is_empty() {
+    if !published::ports(body)?.is_empty() {
         let mode = host.network_mode.as_deref().unwrap_or_default();
         let own = !matches!(mode, "none" | "host") && !mode.starts_with("container:");
         if !own {
@@ -202,55 +202,6 @@ pub fn request(name: &str, body: &ContainerCreateBody, mounts: Vec<Extra>) -> Re
     })
 }
 
-/// A port to be published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Port {
-    /// The port inside.
-    pub container: u16,
-    /// The host's address; none is every one.
-    pub address: Option<IpAddr>,
-    /// The host's port; 0 is any.
-    pub host: u16,
-}
-
-/// The ports that `-p` and `-P` ask for, in order.
-///
-/// # Errors
-/// What is no port, or one of UDP or SCTP, which the proxy does not pass on.
-pub fn ports(body: &ContainerCreateBody) -> Result<Vec<Port>, Error> {
-    let host = body.host_config.clone().unwrap_or_default();
-    let inner = |key: &str| -> Result<u16, Error> {
-        let (port, protocol) = key.split_once('/').unwrap_or((key, "tcp"));
-        if protocol != "tcp" {
-            return Err(Error::bad(format!("--publish {key}: only TCP ports can be published yet")));
-        }
-        port.parse().map_err(|_| Error::bad(format!("invalid port specification: \"{key}\"")))
-    };
-    let mut ports = Vec::new();
-    for (key, bindings) in host.port_bindings.iter().flatten() {
-        let container = inner(key)?;
-        for binding in bindings.iter().flatten() {
-            let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-            let wrong = |text: &str| Error::bad(format!("invalid port or address \"{text}\" for {key}"));
-            let number = given(&binding.host_port);
-            let host = number.as_deref().map_or(Ok(0), |text| text.parse().map_err(|_| wrong(text)))?;
-            let address = given(&binding.host_ip);
-            let address = address.as_deref().map(|text| text.parse().map_err(|_| wrong(text))).transpose()?;
-            ports.push(Port { container, address, host });
-        }
-    }
-    if host.publish_all_ports.unwrap_or(false) {
-        for key in body.exposed_ports.iter().flatten().filter(|key| !key.ends_with("/udp")) {
-            let container = inner(key)?;
-            if !ports.iter().any(|port| port.container == container) {
-                ports.push(Port { container, address: None, host: 0 });
-            }
-        }
-    }
-    ports.sort_by_key(|port| (port.container, port.host));
-    Ok(ports)
-}
-
 fn some(text: Option<&String>) -> Option<String> {
     text.filter(|text| !text.is_empty()).cloned()
 }
@@ -263,11 +214,6 @@ fn refuse(host: &HostConfig) -> Result<(), Error> {
         ("--cgroupns", set(&host.cgroupns_mode.map(|mode| mode.to_string()), &["", "private", "host"])),
         ("--gpus", host.device_requests.as_ref().is_some_and(|requests| !requests.is_empty())),
     ];
-    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
-        return Err(Error::bad(
-            "--link is docker's legacy way and not supported: put both containers into one network, where they find each other by name",
-        ));
-    }
     if let Some(driver) = host.log_config.as_ref().and_then(|log| log.typ.as_deref())
         && !matches!(driver, "" | "json-file" | "local" | "none")
     {
@@ -426,21 +372,6 @@ mod tests {
             HostConfig { cpu_quota: Some(50_000), cpu_period: Some(100_000), ..HostConfig::default() };
         assert_eq!(limits(&nano).cpus, limits(&quota).cpus);
         assert!(limits(&nano).cpus.is_some());
-    }
-
-    #[test]
-    fn ports_are_numbers_addresses_and_tcp() {
-        let published = |key: &str, host: &str| {
-            let binding = bollard_stubs::models::PortBinding { host_ip: None, host_port: Some(host.into()) };
-            let map = std::collections::HashMap::from([(key.to_owned(), Some(vec![binding]))]);
-            let host = HostConfig { port_bindings: Some(map), ..HostConfig::default() };
-            ports(&ContainerCreateBody { host_config: Some(host), ..ContainerCreateBody::default() })
-        };
-        assert_eq!(published("80/tcp", "8080").unwrap(), [Port { container: 80, address: None, host: 8080 }]);
-        assert_eq!(published("80/tcp", "").unwrap()[0].host, 0);
-        for (key, host) in [("80/udp", "1"), ("x/tcp", "1"), ("80/tcp", "99999")] {
-            assert!(published(key, host).is_err(), "{key} {host}");
-        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Names in a network: a DNS server at the address of its bridge.
 //!
 //! The containers and machines of a network ask it, because their `/etc/resolv.conf` says so. It knows who is there, by
-//! name, alias and id, and asks the host's own servers for everything else (RFC 1034, 1035). Every monitor of the network
+//! name, alias and id (`answer.rs`), and asks the host's own servers for everything else (RFC 1034, 1035). Every monitor of the network
 //! has such a server at the same address, and the kernel gives each question to one of them (SO_REUSEPORT, socket(7)): so
 //! there is one as long as there is somebody to ask, and no process that all depend on.
 
+mod answer;
+
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,36 +16,21 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
-use simple_dns::rdata::{A, PTR, RData};
-use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
+use simple_dns::RCODE;
 
-use super::serve::spawn;
+use super::serve::spawn_deep;
 use crate::engine::Error;
+pub(crate) use answer::Names;
+use answer::{Answer, answer, failure};
 
 /// The port of DNS.
 pub(crate) const PORT: u16 = 53;
-/// How long an answer may be kept, in seconds: addresses come and go with containers.
-const LIFE: u32 = 5;
 /// How long another server has for its answer; there may be a second one to be asked before a client's patience ends.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Questions that wait for other servers at once. Those beyond are refused: a container must not use up the host's threads.
 const MOST_WAITING: usize = 64;
 /// The longest message over UDP that is taken.
 const LONGEST: usize = 4096;
-/// And the longest that every client takes (RFC 1035, section 4.2.1).
-const SHORT: u16 = 512;
-
-/// Who is there.
-pub(crate) trait Names: Send + Sync {
-    /// The addresses that a name stands for, as this asker may know them; none where it is no name here.
-    fn addresses(&self, asker: Ipv4Addr, name: &str) -> Option<Vec<Ipv4Addr>>;
-
-    /// The name of an address that the asker may know.
-    fn name(&self, asker: Ipv4Addr, address: Ipv4Addr) -> Option<String>;
-
-    /// The servers to ask for everything else.
-    fn servers(&self, asker: Ipv4Addr) -> Vec<SocketAddr>;
-}
 
 /// A server that has its sockets.
 pub(crate) struct Server {
@@ -76,7 +63,7 @@ impl Server {
 
     /// Serves until the other end of `end` is closed.
     pub(crate) fn serve(self, names: Arc<dyn Names>, end: OwnedFd) -> Result<(), Error> {
-        spawn("dns", move || self.run(&names, &end))
+        spawn_deep("dns", move || self.run(&names, &end))
     }
 
     fn run(self, names: &Arc<dyn Names>, end: &OwnedFd) {
@@ -116,7 +103,7 @@ fn busy(waiting: &Arc<AtomicUsize>, name: &str, work: impl FnOnce() + Send + 'st
         return false;
     }
     let counter = Arc::clone(waiting);
-    let spawned = spawn(name, move || {
+    let spawned = spawn_deep(name, move || {
         work();
         counter.fetch_sub(1, Ordering::AcqRel);
     });
@@ -211,81 +198,6 @@ fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     stream.write_all(&[&length.to_be_bytes()[..], message].concat())
 }
 
-/// What is to be said to a question.
-enum Answer {
-    /// Nothing: it is none.
-    Nothing,
-    Known(Vec<u8>),
-    /// Another server has to be asked.
-    Elsewhere,
-}
-
-fn answer(question: &[u8], names: &dyn Names, asker: Ipv4Addr, short: bool) -> Answer {
-    let Ok(packet) = Packet::parse(question) else { return Answer::Nothing };
-    if packet.has_flags(PacketFlag::RESPONSE) {
-        return Answer::Nothing;
-    }
-    let say = |reply: Option<Vec<u8>>| reply.map_or(Answer::Nothing, Answer::Known);
-    if packet.opcode() != OPCODE::StandardQuery {
-        return say(failure(question, RCODE::NotImplemented));
-    }
-    let [asked] = &packet.questions[..] else { return say(failure(question, RCODE::FormatError)) };
-    let name = asked.qname.to_string().to_ascii_lowercase();
-    let records: Vec<RData<'_>> = if let Some(addresses) = names.addresses(asker, &name) {
-        match asked.qtype {
-            QTYPE::TYPE(TYPE::A) | QTYPE::ANY => {
-                addresses.into_iter().map(|address| RData::A(A { address: address.into() })).collect()
-            }
-            // It is there, but has nothing of this kind: an answer without records (RFC 2308, section 2.2).
-            _ => Vec::new(),
-        }
-    } else if let Some(found) = reversed(&name).and_then(|address| names.name(asker, address)) {
-        let Ok(found) = Name::new(&found) else { return Answer::Elsewhere };
-        vec![RData::PTR(PTR(found.into_owned()))]
-    } else {
-        return Answer::Elsewhere;
-    };
-    let mut reply = Packet::new_reply(packet.id());
-    let copied = PacketFlag::RECURSION_DESIRED;
-    if packet.has_flags(copied) {
-        reply.set_flags(copied);
-    }
-    reply.set_flags(PacketFlag::RECURSION_AVAILABLE);
-    reply.questions.push(asked.clone());
-    for record in records {
-        reply.answers.push(ResourceRecord::new(asked.qname.clone(), CLASS::IN, LIFE, record));
-    }
-    let most =
-        if short { packet.opt().map_or(SHORT, |opt| opt.udp_packet_size.max(SHORT)) } else { u16::MAX };
-    let bytes = reply.build_bytes_vec_compressed().ok();
-    let fits = bytes.as_ref().is_some_and(|bytes| bytes.len() <= usize::from(most));
-    if fits {
-        return say(bytes);
-    }
-    // The client asks again over TCP.
-    reply.answers.clear();
-    reply.set_flags(PacketFlag::TRUNCATION);
-    say(reply.build_bytes_vec_compressed().ok())
-}
-
-/// The answer that there is none.
-fn failure(question: &[u8], why: RCODE) -> Option<Vec<u8>> {
-    let packet = Packet::parse(question).ok()?;
-    let mut reply = Packet::new_reply(packet.id());
-    *reply.opcode_mut() = packet.opcode();
-    *reply.rcode_mut() = why;
-    reply.set_flags(PacketFlag::RECURSION_AVAILABLE);
-    reply.questions.clone_from(&packet.questions);
-    reply.build_bytes_vec_compressed().ok()
-}
-
-/// The address in a name such as `2.0.213.10.in-addr.arpa` (RFC 1035, section 3.5).
-fn reversed(name: &str) -> Option<Ipv4Addr> {
-    let address: Ipv4Addr = name.strip_suffix(".in-addr.arpa")?.parse().ok()?;
-    let [a, b, c, d] = address.octets();
-    Some(Ipv4Addr::new(d, c, b, a))
-}
-
 /// The servers of a resolv.conf(5).
 pub(crate) fn servers_of(text: &str) -> Vec<SocketAddr> {
     text.lines()
@@ -297,81 +209,12 @@ pub(crate) fn servers_of(text: &str) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use super::answer::tests::{Two, question};
     use super::*;
-    use proptest::prelude::*;
     use rustix::pipe::{PipeFlags, pipe_with};
-    use simple_dns::{QCLASS, Question};
-
-    /// Two containers, one of which the asker 10.0.0.9 may not know; and where else to ask.
-    struct Two(Vec<SocketAddr>);
-
-    impl Names for Two {
-        fn addresses(&self, asker: Ipv4Addr, name: &str) -> Option<Vec<Ipv4Addr>> {
-            match name {
-                "web" => Some(vec![Ipv4Addr::new(10, 0, 0, 2)]),
-                "many" => Some((0..200).map(|last| Ipv4Addr::new(10, 0, 0, last)).collect()),
-                "secret" if asker.octets()[3] != 9 => Some(vec![Ipv4Addr::new(10, 0, 0, 3)]),
-                _ => None,
-            }
-        }
-        fn name(&self, _asker: Ipv4Addr, address: Ipv4Addr) -> Option<String> {
-            (address == Ipv4Addr::new(10, 0, 0, 2)).then(|| "web.net".to_owned())
-        }
-        fn servers(&self, _asker: Ipv4Addr) -> Vec<SocketAddr> {
-            self.0.clone()
-        }
-    }
-
-    fn question(name: &str, kind: QTYPE) -> Vec<u8> {
-        let mut packet = Packet::new_query(77);
-        packet.set_flags(PacketFlag::RECURSION_DESIRED);
-        packet.questions.push(Question::new(
-            Name::new(name).unwrap().into_owned(),
-            kind,
-            QCLASS::CLASS(CLASS::IN),
-            false,
-        ));
-        packet.build_bytes_vec().unwrap()
-    }
-
-    fn said(name: &str, kind: QTYPE, asker: [u8; 4]) -> Option<(RCODE, Vec<String>)> {
-        match answer(&question(name, kind), &Two(Vec::new()), asker.into(), true) {
-            Answer::Known(reply) => {
-                let packet = Packet::parse(&reply).unwrap();
-                assert!(packet.id() == 77 && packet.has_flags(PacketFlag::RESPONSE));
-                let records = packet.answers.iter().map(|record| match &record.rdata {
-                    RData::A(a) => Ipv4Addr::from(a.address).to_string(),
-                    RData::PTR(name) => name.0.to_string(),
-                    other => format!("{other:?}"),
-                });
-                Some((packet.rcode(), records.collect()))
-            }
-            Answer::Elsewhere | Answer::Nothing => None,
-        }
-    }
-
-    #[test]
-    fn a_name_has_its_addresses_and_an_address_its_name() {
-        let a = QTYPE::TYPE(TYPE::A);
-        let asker = [10, 0, 0, 8];
-        assert_eq!(said("WEB", a, asker).unwrap().1, ["10.0.0.2"]);
-        let empty = said("web", QTYPE::TYPE(TYPE::AAAA), asker).unwrap();
-        assert_eq!(empty, (RCODE::NoError, Vec::new()), "it is there, but has no such address");
-        assert_eq!(said("2.0.0.10.in-addr.arpa", QTYPE::TYPE(TYPE::PTR), asker).unwrap().1, ["web.net"]);
-        assert_eq!(said("secret", a, asker).unwrap().1, ["10.0.0.3"]);
-        assert_eq!(said("secret", a, [10, 0, 0, 9]), None, "not for everyone");
-        assert_eq!(said("example.org", a, asker), None, "that is known elsewhere");
-    }
-
-    #[test]
-    fn what_does_not_fit_into_a_datagram_is_asked_for_again_over_tcp() {
-        let names = Two(Vec::new());
-        let asked = question("many", QTYPE::TYPE(TYPE::A));
-        let Answer::Known(reply) = answer(&asked, &names, Ipv4Addr::LOCALHOST, true) else { panic!() };
-        assert!(reply.len() <= 512 && Packet::parse(&reply).unwrap().has_flags(PacketFlag::TRUNCATION));
-        let Answer::Known(reply) = answer(&asked, &names, Ipv4Addr::LOCALHOST, false) else { panic!() };
-        assert_eq!(Packet::parse(&reply).unwrap().answers.len(), 200);
-    }
+    use simple_dns::rdata::{A, RData};
+    use simple_dns::{CLASS, Packet, QTYPE, ResourceRecord, TYPE};
+    use std::net::Ipv4Addr;
 
     #[test]
     fn a_server_answers_over_both_and_asks_others_for_what_it_does_not_know() {
@@ -417,18 +260,5 @@ mod tests {
         let text = "# nameserver 1.1.1.1\nnameserver 127.0.0.53\nsearch lan\nnameserver ::1\nnameserver x\n";
         let servers: Vec<SocketAddr> = ["127.0.0.53:53", "[::1]:53"].map(|text| text.parse().unwrap()).into();
         assert_eq!(servers_of(text), servers);
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_comes_it_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0..40usize, byte: u8) {
-            answer(&bytes, &Two(Vec::new()), Ipv4Addr::LOCALHOST, true);
-            failure(&bytes, RCODE::Refused);
-            let mut nearly = question("web", QTYPE::TYPE(TYPE::A));
-            if let Some(place) = nearly.get_mut(at) {
-                *place = byte;
-            }
-            answer(&nearly, &Two(Vec::new()), Ipv4Addr::LOCALHOST, true);
-        }
     }
 }
