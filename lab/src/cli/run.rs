@@ -115,8 +115,8 @@ pub struct Args {
     #[arg(long, value_name = "FD", help_heading = "Measuring")]
     marks: Option<u32>,
 
-    /// Its network: none (its own loopback), bridge, host, container:NAME, or one that `lab network create` made; with -p
-    /// bridge, otherwise none where not given
+    /// Its network: none (its own loopback), bridge, host, container:NAME, passt (sockets of yours, without root), or one that
+    /// `lab network create` made; with -p bridge, otherwise none where not given
     #[arg(long, alias = "net", value_name = "NETWORK")]
     network: Option<String>,
     /// A further name by which others in the network find it

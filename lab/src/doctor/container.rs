@@ -3,11 +3,12 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use super::{Check, as_root, find_program};
+use super::{Check, as_root, find_program, install};
+use crate::engine::stored::networks::no_way_out;
 use crate::measure::environment::CgroupLayout;
 
 pub(super) fn checks() -> Vec<Check> {
-    vec![namespaces(), overlay(), cgroups(), seccomp()]
+    vec![namespaces(), overlay(), cgroups(), seccomp(), networks()]
 }
 
 /// As root every namespace can be made; a user needs a user namespace for the others (user_namespaces(7)).
@@ -48,6 +49,23 @@ fn knob() -> String {
         return "run the lab as root".into();
     };
     as_root(&format!("sysctl -w {setting}"))
+}
+
+/// Bridges are root's, and their way out is the packet filter's; others have passt.
+fn networks() -> Check {
+    const NAME: &str = "networks";
+    if !nix::unistd::geteuid().is_root() {
+        return match find_program("passt") {
+            Some(_) => Check::found(NAME, "passt, for containers and machines without root"),
+            None => Check::limited(NAME, "bridges need root, and passt is not installed", install("passt")),
+        };
+    }
+    match no_way_out() {
+        None => Check::found(NAME, "bridges, and a way out by nf_tables"),
+        Some(why) => {
+            Check::limited(NAME, why, "use a kernel with CONFIG_NF_TABLES, CONFIG_NFT_MASQ and CONFIG_NFT_CT")
+        }
+    }
 }
 
 fn overlay() -> Check {

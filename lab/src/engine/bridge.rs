@@ -150,7 +150,7 @@ pub(crate) fn plug(plug: &Plug, pid: i64) -> Result<(), Error> {
     let (namespace, outside) = (open()?, plug.clone());
     let taken = talk(Some(open()?), async |handle| names(&handle).await)
         .context("list devices of", path.display())?;
-    let name = (0..).map(|number| format!("{INSIDE}{number}")).find(|name| !taken.contains(name));
+    let name = (0..=taken.len()).map(|number| format!("{INSIDE}{number}")).find(|name| !taken.contains(name));
     let (name, inside) = (name.unwrap_or_default(), plug.clone());
     let named = name.clone();
     let target = open()?;

@@ -30,6 +30,7 @@ pub mod limits;
 pub(crate) mod moment;
 pub mod monitor;
 mod nat;
+mod passt;
 mod place;
 pub mod process;
 pub mod request;

@@ -6,6 +6,7 @@ mod common;
 
 mod addresses;
 mod names;
+mod passt;
 mod ports;
 mod robust;
 mod town;
@@ -64,10 +65,10 @@ fn a_machine_of_a_snapshot_has_its_own_place_in_the_network() {
         output.stdout
     };
     // The first leaves the snapshot, the others begin from it; one keeps the first's address busy.
-    let first = run("first");
+    let first = run("warm-1");
     town.start("other", &["--network", "warm"], "sleep 1000");
-    let second = run("second");
-    for (name, said) in [("first", &first), ("second", &second)] {
+    let second = run("warm-2");
+    for (name, said) in [("warm-1", &first), ("warm-2", &second)] {
         let lines: Vec<&str> = said.lines().collect();
         let [host, own, hardware, .., served] = lines[..] else { panic!("{said}") };
         assert_eq!((host, served), (name, "served"));

@@ -109,7 +109,7 @@ impl Names for Known {
         let len = found.len();
         found.rotate_left(turn % len);
         let mut addresses: Vec<IpAddr> =
-            found.iter().flat_map(|found| found.addresses()).map(|address| address.addr()).collect();
+            found.iter().flat_map(Endpoint::addresses).map(|address| address.addr()).collect();
         addresses.dedup();
         Some(addresses)
     }

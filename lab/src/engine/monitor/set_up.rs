@@ -17,7 +17,7 @@ use crate::engine::run::{self, Creation};
 use crate::engine::sandbox::{Sandbox, Stdio};
 use crate::engine::signals::Signals;
 use crate::engine::stored::{Engine, Record, plan};
-use crate::engine::{Error, Runtime, bundle, container, terminal, vm};
+use crate::engine::{Error, Runtime, bundle, container, passt, terminal, vm};
 use crate::image::users::Accounts;
 
 /// Sets a container up and starts its workload.
@@ -27,6 +27,8 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
     let mut mounts = engine.mounts(&wishes)?;
     let endpoints = engine.raise_all(record)?;
     let (names, server) = names::serve(engine, &endpoints)?;
+    let in_user_space = record.uses_passt();
+    let server = if in_user_space { Some(passt::NAMES) } else { server };
     let told = engine.linked(record)?;
     let mut files = names::files(record, &endpoints, server, &told.hosts);
     // Unless the user mounts others.
@@ -62,7 +64,12 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
 
     let mut ports = Ports::take(record, endpoints.first().and_then(|first| first.network.publish_at()))?;
     let (stdio, ours) = wire(record)?;
-    if record.runtime() == Runtime::Vm {
+    let mut program = None;
+    if in_user_space && record.runtime() == Runtime::Vm {
+        let (card, passt) = passt::for_machine(&ports.give_away())?;
+        network.interfaces = vec![card];
+        program = Some(passt);
+    } else if record.runtime() == Runtime::Vm {
         network.interfaces = Engine::cards(&endpoints)?;
     }
     let mut signals = Signals::take()?;
@@ -92,10 +99,13 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
     *monitor.sandbox() = Some(sandbox);
     // What failed to start is deleted by the caller, as any sandbox.
     started?;
+    if in_user_space && record.runtime() == Runtime::Container {
+        program = passt::for_container(pid)?;
+    }
     let (asked, id) = (Arc::clone(engine), record.id.clone());
     let first = move || asked.endpoints_of(&id).ok()?.first().map(|endpoint| endpoint.address);
     ports.serve(pid, first)?;
-    Ok(Run { exit, streams, pid, ports, _names: names, image, accounts })
+    Ok(Run { exit, streams, pid, ports, _names: names, _passt: program, image, accounts })
 }
 
 /// What stays here of a workload's streams.

@@ -15,6 +15,7 @@ use super::output::{Channel, Log};
 use super::ports::Ports;
 use crate::engine::Error;
 use crate::engine::error::Context as _;
+use crate::engine::passt::Passt;
 use crate::engine::sandbox::Resizer;
 use crate::image::Image;
 use crate::image::users::Accounts;
@@ -36,6 +37,8 @@ pub(super) struct Run {
     pub ports: Ports,
     /// Its networks' DNS servers end when these are closed.
     pub _names: Vec<OwnedFd>,
+    /// The program that is its network, if one is.
+    pub _passt: Option<Passt>,
     /// Kept, so that the image is.
     pub image: Image,
     /// Its users, for processes that are added.

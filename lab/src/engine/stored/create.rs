@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::record::{check_free, now};
 use super::{Engine, Record, networks, plan};
 use crate::engine::error::Context as _;
+use crate::engine::passt;
 use crate::engine::place::remove_tree;
 use crate::engine::{Error, Runtime, id, run};
 use crate::image::{Image, embedded};
@@ -115,9 +116,9 @@ impl Engine {
         wanted.extend(endpoints.keys().filter(|name| *name != "default" && **name != main).cloned());
         for name in wanted {
             let network = match name.as_str() {
-                "none" | "host" => continue,
+                "none" | "host" | passt::NAME => continue,
                 _ if name.starts_with("container:") => continue,
-                // Only root may make network devices; a user's containers have their loopback.
+                // Only root may make network devices; others have passt, or their loopback.
                 networks::DEFAULT if !rustix::process::geteuid().is_root() => continue,
                 networks::DEFAULT => self.default_network()?,
                 _ => self.network(&name)?,

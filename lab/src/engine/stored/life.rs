@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use super::{Engine, Record, Status};
 use crate::engine::Error;
 use crate::engine::monitor::protocol::{Answer, Ask, Attach};
+use crate::engine::passt;
 use crate::engine::request::Network;
 
 /// How a container is stopped.
@@ -202,7 +203,7 @@ impl Engine {
             body.host_config.as_ref().and_then(|host| host.network_mode.as_deref()).unwrap_or_default();
         match mode {
             // A network is plugged into a namespace of the container's own.
-            "" | "default" | "bridge" | "none" => Ok(Network::Own),
+            "" | "default" | "bridge" | "none" | passt::NAME => Ok(Network::Own),
             "host" => Ok(Network::Host),
             _ => {
                 let Some(other) = mode.strip_prefix("container:") else {

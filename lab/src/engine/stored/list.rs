@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::networks::DEFAULT;
 use super::{Engine, Record, Status, plan};
-use crate::engine::Error;
+use crate::engine::{Error, Runtime, passt};
 
 /// Filters by their names, each with the values of which one must fit.
 #[derive(Clone, Debug, Default)]
@@ -214,6 +215,14 @@ impl Record {
         let mode =
             self.body.host_config.as_ref().and_then(|host| host.network_mode.clone()).unwrap_or_default();
         if matches!(mode.as_str(), "" | "default") { "bridge".to_owned() } else { mode }
+    }
+
+    /// Whether its network is a program in user space: asked for by that name, or the default network of one who may not make
+    /// devices, where that program can be had. A machine has no other then, a container still its loopback.
+    pub(crate) fn uses_passt(&self) -> bool {
+        let name = self.network_name();
+        let default = name == DEFAULT && !rustix::process::geteuid().is_root();
+        name == passt::NAME || (default && (self.runtime() == Runtime::Vm || passt::is_for_containers()))
     }
 
     /// How it stands, as `docker ps` says it.

@@ -170,6 +170,14 @@ pub fn request(name: &str, body: &ContainerCreateBody, mounts: Vec<Extra>) -> Re
         }
     };
     refuse(&host)?;
+    let root = rustix::process::geteuid().is_root();
+    if host.network_mode.as_deref() == Some(crate::engine::passt::NAME)
+        && runtime == Runtime::Container
+        && root
+    {
+        let reason = "as root a container takes bridge; passt is for those who may not make devices";
+        return Err(Error::Unsupported { flag: "--network passt", runtime: "container", reason });
+    }
     if !published::ports(body)?.is_empty() {
         let mode = host.network_mode.as_deref().unwrap_or_default();
         let own = !matches!(mode, "none" | "host") && !mode.starts_with("container:");

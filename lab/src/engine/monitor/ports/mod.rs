@@ -87,6 +87,17 @@ impl Ports {
         Ok(ports)
     }
 
+    /// Lets the ports go for another program to take: with the numbers that were chosen.
+    pub(super) fn give_away(&mut self) -> Vec<Port> {
+        let given = std::mem::take(&mut self.taken).into_iter().filter_map(|(taken, container)| {
+            let address = taken.address().ok()?;
+            let protocol = if matches!(taken, Taken::Tcp(_)) { Protocol::Tcp } else { Protocol::Udp };
+            let ip = Some(address.ip()).filter(|ip| *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            Some(Port { container, protocol, address: ip, host: (address.port(), address.port()) })
+        });
+        given.collect()
+    }
+
     /// Passes on what comes: to the container of this process, once that exists, or to the machine, at the address that is
     /// found when somebody comes.
     pub(super) fn serve(

@@ -63,18 +63,17 @@ pub(super) fn relay(host: &UdpSocket, end: &OwnedFd, inside: &Inside, port: u16)
 /// One datagram from a client.
 fn hear(talks: &mut Vec<Talk>, inside: &Inside, port: u16, client: SocketAddr, datagram: &[u8]) {
     let known = talks.iter().position(|talk| talk.client == client);
-    let at = match known {
-        Some(at) => at,
-        None => {
-            let Ok(socket) = connect(inside, port) else { return };
-            if talks.len() >= MOST
-                && let Some(oldest) = (0..talks.len()).min_by_key(|at| talks[*at].last)
-            {
-                talks.swap_remove(oldest);
-            }
-            talks.push(Talk { client, inside: socket, last: Instant::now() });
-            talks.len() - 1
+    let at = if let Some(at) = known {
+        at
+    } else {
+        let Ok(socket) = connect(inside, port) else { return };
+        if talks.len() >= MOST
+            && let Some(oldest) = (0..talks.len()).min_by_key(|at| talks[*at].last)
+        {
+            talks.swap_remove(oldest);
         }
+        talks.push(Talk { client, inside: socket, last: Instant::now() });
+        talks.len() - 1
     };
     talks[at].last = Instant::now();
     let _ = talks[at].inside.send(datagram);

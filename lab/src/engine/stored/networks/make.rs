@@ -12,14 +12,14 @@ use super::{Config, DEFAULT, NETWORKS, Network, Pool, pool};
 use crate::engine::error::Context as _;
 use crate::engine::stored::Engine;
 use crate::engine::stored::record::now;
-use crate::engine::{Error, bridge, id};
+use crate::engine::{Error, bridge, id, passt};
 
 /// Subnets that nobody chooses are taken from here, each with 256 addresses: a corner of the private 10.0.0.0/8 that few use.
 const POOL: [u8; 2] = [10, 213];
 const PREFIX: u8 = 24;
 
 /// Names that mean something else.
-const TAKEN: [&str; 5] = [DEFAULT, "host", "none", "default", "container"];
+const TAKEN: [&str; 6] = [DEFAULT, "host", "none", "default", "container", passt::NAME];
 /// The longest name, in bytes.
 const LONGEST: usize = 255;
 /// The longest name of a device (IFNAMSIZ without its zero).
@@ -62,6 +62,11 @@ impl Engine {
         }
         if TAKEN.contains(&name) {
             return Err(Error::conflict(format!("network with name {name} already exists")));
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::bad(
+                "a network is a bridge, which only root may make; others' containers and machines take --network passt",
+            ));
         }
         if let Some(device) = wanted.options.get("com.docker.network.bridge.name") {
             let good = !device.is_empty()

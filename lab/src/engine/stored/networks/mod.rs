@@ -101,7 +101,7 @@ impl Network {
 
     /// What it lacks on this machine, if anything.
     pub fn warning(&self) -> Option<String> {
-        if self.config.internal { None } else { nat::missing() }
+        if self.config.internal { None } else { no_way_out() }
     }
 
     /// The value of an option of docker's driver `bridge`, such as `bridge.name`.
@@ -152,6 +152,11 @@ impl Network {
     }
 }
 
+/// Why networks of this machine have no way out, if they have none.
+pub fn no_way_out() -> Option<String> {
+    nat::missing()
+}
+
 /// An address with the prefix of the block that it is in.
 fn within(address: impl Into<IpAddr>, block: &IpNet) -> IpNet {
     IpNet::new_assert(address.into(), block.prefix_len())
@@ -171,7 +176,7 @@ impl Endpoint {
     /// 64 hexadecimal digits that no other place has.
     pub fn id(&self) -> String {
         let digest = Sha256::digest(format!("{}/{}", self.network.id, self.container));
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        digest.iter().fold(String::new(), |id, byte| id + &format!("{byte:02x}"))
     }
 
     /// The hardware address of its device, as people write it.

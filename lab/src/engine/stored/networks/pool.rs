@@ -39,10 +39,10 @@ impl Pool {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let wrong = |what: String| Error::bad(format!("invalid network config: {what}"));
         let Some(text) = given(&config.subnet) else {
-            return match [&config.ip_range, &config.gateway].into_iter().any(|text| given(text).is_some()) {
-                true => Err(wrong("an ip-range or a gateway needs a subnet that it is in".to_owned())),
-                false => Ok(None),
-            };
+            if [&config.ip_range, &config.gateway].into_iter().any(|text| given(text).is_some()) {
+                return Err(wrong("an ip-range or a gateway needs a subnet that it is in".to_owned()));
+            }
+            return Ok(None);
         };
         let block = |what: &str, text: &str| -> Result<IpNet, Error> {
             let net: IpNet = text
