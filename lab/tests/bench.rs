@@ -175,6 +175,23 @@ fn an_interrupted_bench_keeps_what_it_has_and_says_so() {
 }
 
 #[test]
+fn processes_are_held_to_the_processors_that_were_asked_for_and_the_result_says_so() {
+    let home = Home::new();
+    let pins = ["--pin", "0", "--pin-vcpus", "0", "--pin-load", "0"];
+    let (report, bench) = home.bench(&[&["cpu", "--quick", "--runs", "1"], &pins[..], &NO_VM[..]].concat());
+    assert_eq!((bench.pinned, bench.pinned_vcpus, bench.pinned_load), (vec![0], vec![0], vec![0]));
+    let again = bench.reproduce.join(" ");
+    assert!(again.contains("--pin 0 --pin-vcpus 0 --pin-load 0"), "{again}");
+    assert!(
+        report.contains("held to") && report.contains("vCPUs to") && report.contains("load to"),
+        "{report}"
+    );
+    let output = home.lab(&["bench", "cpu", "--pin-vcpus", "4000"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.lines().count() == 1 && error.contains("4000"), "{error}");
+}
+
+#[test]
 fn results_are_listed_shown_compared_pooled_replayed_and_exported_without_any_wall() {
     let home = Home::new();
     let (_, first) = home.bench(&[&["cpu", "startup", "--quick", "--runs", "4"], &NO_VM[..]].concat());

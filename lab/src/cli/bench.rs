@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use lab::measure::bench::pin::Pins;
 use lab::measure::bench::record::Bench;
 use lab::measure::bench::session::{self, Request};
 use lab::measure::bench::{Experiment, store, subjects};
@@ -43,9 +44,15 @@ pub struct Args {
     /// Measure other runtimes, engines and monitors in the same run, those that are installed
     #[arg(long)]
     peers: bool,
-    /// Hold all that is measured to these CPUs, monitor and vCPU and load alike
+    /// Hold all that is measured to these CPUs, monitor and vCPU and load alike, but for what the next two say
     #[arg(long, value_name = "CPU[,CPU]", value_delimiter = ',')]
     pin: Vec<usize>,
+    /// Hold the vCPUs of virtual machines to these CPUs
+    #[arg(long, value_name = "CPU[,CPU]", value_delimiter = ',')]
+    pin_vcpus: Vec<usize>,
+    /// Hold clients that put load on a server behind a wall to these CPUs
+    #[arg(long, value_name = "CPU[,CPU]", value_delimiter = ',')]
+    pin_load: Vec<usize>,
     /// Boot this guest kernel, one that `lab kernel list` shows
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
@@ -149,7 +156,8 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static dyn Experiment>> {
 fn measure(args: &Args, experiments: Vec<&'static dyn Experiment>) -> anyhow::Result<Bench> {
     let interrupted = super::compare::interrupt_flag()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if let Some(cpu) = args.pin.iter().find(|&&cpu| cpu >= cores) {
+    if let Some(cpu) = args.pin.iter().chain(&args.pin_vcpus).chain(&args.pin_load).find(|&&cpu| cpu >= cores)
+    {
         bail!("there is no CPU {cpu} to hold to: they are numbered from 0 to {}", cores - 1);
     }
     let scratch =
@@ -166,7 +174,7 @@ fn measure(args: &Args, experiments: Vec<&'static dyn Experiment>) -> anyhow::Re
         runs: args.runs,
         seed,
         quick: args.quick,
-        pinned: args.pin.clone(),
+        pins: Pins { all: args.pin.clone(), vcpus: args.pin_vcpus.clone(), load: args.pin_load.clone() },
         reproduce: reproduce(args, seed),
         scratch: scratch.path().into(),
     };
@@ -193,9 +201,10 @@ fn reproduce(args: &Args, seed: u64) -> Vec<String> {
     words.extend(args.peers.then(|| "--peers".into()));
     words.extend(args.runs.iter().flat_map(|runs| ["--runs".into(), runs.to_string()]));
     words.extend(["--seed".into(), seed.to_string()]);
-    if !args.pin.is_empty() {
-        let cpus: Vec<_> = args.pin.iter().map(ToString::to_string).collect();
-        words.extend(["--pin".into(), cpus.join(",")]);
+    let pins = [("--pin", &args.pin), ("--pin-vcpus", &args.pin_vcpus), ("--pin-load", &args.pin_load)];
+    for (flag, cpus) in pins.into_iter().filter(|(_, cpus)| !cpus.is_empty()) {
+        let cpus: Vec<_> = cpus.iter().map(ToString::to_string).collect();
+        words.extend([flag.into(), cpus.join(",")]);
     }
     words.extend(args.kernel.iter().flat_map(|name| ["--kernel".into(), name.clone()]));
     words

@@ -8,10 +8,11 @@
 //!                                                          summary: figures ◄────┘──► crate::report
 //! ```
 //!
-//! Reading order: this file, [`crate::measure::experiments`], [`subjects`], [`session`], [`record`], [`summary`], [`store`],
+//! Reading order: this file, [`crate::measure::experiments`], [`subjects`], [`pin`], [`session`], [`record`], [`summary`], [`store`],
 //! [`compare`], [`pool`].
 
 pub mod compare;
+pub mod pin;
 pub mod pool;
 pub mod record;
 pub mod session;

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `lab`, `created`, `reproduce` | version of the lab; UTC time (RFC 3339); the command line that makes such a result again, seed included |
 //! | `ended` | `{"state":"complete"}`, or `{"state":"interrupted","reason":…}` |
-//! | `seed`, `quick`, `image`, `digest`, `pinned` | what the order came from; whether it was the short form; the image; the CPUs that measured processes were held to |
+//! | `seed`, `quick`, `image`, `digest`, `pinned`, `pinned_vcpus`, `pinned_load` | what the order came from; whether it was the short form; the image; the CPUs that measured processes, their vCPUs, and clients were held to |
 //! | `environment` | the machine ([`Environment`]) |
 //! | `baseline` | milliseconds of fork(2), execve(2) and exit of a static program: by it, machines are set beside each other |
 //! | `subjects[]` | who was measured: `name`, `title`, `obtained` (never absent), `version`, `unavailable` (why there is nothing of it) |
@@ -54,6 +54,12 @@ pub struct Bench {
     /// The CPUs that measured processes were held to; empty for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pinned: Vec<usize>,
+    /// Those that vCPUs were held to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pinned_vcpus: Vec<usize>,
+    /// Those that clients of servers behind a wall were held to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pinned_load: Vec<usize>,
     /// The machine.
     pub environment: Environment,
     /// Milliseconds of fork, exec and exit of a static program, one value a run.
@@ -308,6 +314,8 @@ pub(crate) mod tests {
             image: "lab:latest".into(),
             digest: None,
             pinned: Vec::new(),
+            pinned_vcpus: Vec::new(),
+            pinned_load: Vec::new(),
             environment: Environment::synthetic(),
             baseline: (0..20).map(|run| 0.5 + f64::from(run % 5) / 100.0).collect(),
             subjects: vec![

@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lab_clock::now;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 
+use super::pin::{self, Pin, Pins};
 use super::record::{Absent, Bench, ExperimentRecord, Run, SCHEMA, VERSION};
 use super::subjects::{Subject, command_line};
 use super::{Case, Experiment, Seen};
@@ -28,6 +27,8 @@ pub struct Site<'a> {
     pub quick: bool,
     /// What every order comes from.
     pub seed: u64,
+    /// The CPUs that measured processes are held to.
+    pub pins: &'a Pins,
     /// A folder for what experiments make; removed at the end.
     pub scratch: &'a Path,
     /// Set once the user has seen enough.
@@ -48,8 +49,8 @@ pub struct Request {
     pub seed: u64,
     /// Whether it is to be short.
     pub quick: bool,
-    /// The CPUs to hold all measured processes to.
-    pub pinned: Vec<usize>,
+    /// The CPUs to hold measured processes to.
+    pub pins: Pins,
     /// The command line that makes such a result again.
     pub reproduce: Vec<String>,
     /// A folder for what experiments make.
@@ -91,6 +92,15 @@ impl Site<'_> {
         names.iter().filter(known).map(|name| Case::of(name)).collect()
     }
 
+    /// Runs a client to its end, which puts load on a server behind a wall: it may have processors of its own.
+    ///
+    /// # Errors
+    /// As [`Site::finish`].
+    pub fn put_load(&self, client: &Call, limit: Duration) -> Result<Finished, String> {
+        let _pin = Pin::to(&self.pins.load);
+        self.finish(client, limit)
+    }
+
     /// Runs a call to its end.
     ///
     /// # Errors
@@ -120,11 +130,12 @@ pub fn told(call: &Call, error: &std::io::Error) -> String {
 pub fn bench(request: Request, interrupted: &AtomicBool, progress: &mut dyn FnMut(Progress)) -> Bench {
     let environment = Environment::probe();
     let created = jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string();
-    let _pin = Pin::to(&request.pinned);
+    let _pin = Pin::to(&request.pins.all);
     let site = Site {
         subjects: &request.subjects,
         quick: request.quick,
         seed: request.seed,
+        pins: &request.pins,
         scratch: &request.scratch,
         interrupted,
     };
@@ -133,13 +144,16 @@ pub fn bench(request: Request, interrupted: &AtomicBool, progress: &mut dyn FnMu
     let total = plans.iter().map(|plan| plan.order.len()).sum();
     let mut session =
         Session { site: &site, progress, done: 0, total, took: Vec::new(), gave_up: Vec::new() };
-    let mut experiments = Vec::new();
-    for plan in plans {
-        if interrupted.load(Ordering::Relaxed) {
-            break;
+    let experiments = pin::with_vcpus(&request.pins, || {
+        let mut experiments = Vec::new();
+        for plan in plans {
+            if interrupted.load(Ordering::Relaxed) {
+                break;
+            }
+            experiments.push(session.run(plan));
         }
-        experiments.push(session.run(plan));
-    }
+        experiments
+    });
     let ended = if interrupted.load(Ordering::Relaxed) {
         Ended::Interrupted { reason: STOPPED.into() }
     } else {
@@ -156,7 +170,9 @@ pub fn bench(request: Request, interrupted: &AtomicBool, progress: &mut dyn FnMu
         quick: request.quick,
         image: request.image.0,
         digest: request.image.1,
-        pinned: request.pinned,
+        pinned: request.pins.all,
+        pinned_vcpus: request.pins.vcpus,
+        pinned_load: request.pins.load,
         environment,
         baseline,
         subjects: request.subjects.into_iter().map(|subject| subject.record).collect(),
@@ -294,27 +310,6 @@ fn baseline(site: &Site<'_>) -> Vec<f64> {
         }
     }
     values
-}
-
-/// Holds this thread, and so all that it spawns (sched_setaffinity(2)), to some CPUs until dropped.
-struct Pin(Option<CpuSet>);
-
-impl Pin {
-    fn to(cpus: &[usize]) -> Self {
-        let this = Pid::from_raw(0);
-        let before = sched_getaffinity(this).ok();
-        let mut set = CpuSet::new();
-        let chosen = !cpus.is_empty() && cpus.iter().all(|&cpu| set.set(cpu).is_ok());
-        Self(before.filter(|_| chosen && sched_setaffinity(this, &set).is_ok()))
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = sched_setaffinity(Pid::from_raw(0), before);
-        }
-    }
 }
 
 /// The command of a call, for the record.

@@ -211,6 +211,8 @@ pub fn of_comparison(record: &Record) -> Bench {
         image: record.plan.image.clone(),
         digest: record.plan.digest.clone(),
         pinned: Vec::new(),
+        pinned_vcpus: Vec::new(),
+        pinned_load: Vec::new(),
         environment: record.environment.clone(),
         baseline: Vec::new(),
         subjects: record

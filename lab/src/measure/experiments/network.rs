@@ -97,7 +97,7 @@ impl Experiment for Network {
         };
         let mut seen = seen_of(&client_of);
         seen.command = format!("{}; on the host: {}", seen.command, command_line(&client));
-        let finished = site.finish(&client, LIMIT)?;
+        let finished = site.put_load(&client, LIMIT)?;
         if case.variant == WRK {
             seen.value("requests", requests(&finished.printed).ok_or("wrk printed no rate")?);
         } else {

@@ -58,9 +58,11 @@ pub fn environment(bench: &Bench) -> Vec<(&'static str, String)> {
             format!("{} (median of {})", figures::time(baseline), bench.baseline.len()),
         ));
     }
-    if !bench.pinned.is_empty() {
-        let cpus: Vec<_> = bench.pinned.iter().map(ToString::to_string).collect();
-        rows.push(("held to", format!("CPU {}", cpus.join(", "))));
+    let held =
+        [("held to", &bench.pinned), ("vCPUs to", &bench.pinned_vcpus), ("load to", &bench.pinned_load)];
+    for (what, cpus) in held.into_iter().filter(|(_, cpus)| !cpus.is_empty()) {
+        let cpus: Vec<_> = cpus.iter().map(ToString::to_string).collect();
+        rows.push((what, format!("CPU {}", cpus.join(", "))));
     }
     for subject in &bench.subjects {
         let version = subject.version.as_ref().map_or_else(String::new, |version| format!(", {version}"));

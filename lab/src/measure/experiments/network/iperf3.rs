@@ -53,7 +53,7 @@ pub(super) fn run(site: &Site<'_>, case: &Case) -> Result<Seen, String> {
 fn stream(site: &Site<'_>, client: &Call) -> Result<f64, String> {
     let mut last = String::new();
     for _ in 0..TRIES {
-        match site.finish(client, LIMIT) {
+        match site.put_load(client, LIMIT) {
             Ok(finished) => return rate(&finished.printed),
             Err(_) if site.interrupted.load(std::sync::atomic::Ordering::Relaxed) => break,
             Err(error) => last = error,
