@@ -1,5 +1,6 @@
 //! Booting a machine: the whole story, from `/dev/kvm` to the guest's first instruction, as one list of steps.
 
+use std::os::unix::net::UnixListener;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub struct Config {
     pub profile: bool,
     /// Where the machine is explained, as it runs.
     pub explain: Option<Explain>,
+    /// Where a debugger may connect. The guest waits for it before its first instruction.
+    pub gdb: Option<UnixListener>,
     /// Called at the machine's end.
     pub at_end: Option<AtEnd>,
     /// Where the steps are marked.
@@ -144,8 +147,13 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
     }
     timeline.mark(Mark::VcpuReady);
 
+    if config.gdb.is_some() {
+        for vcpu in &all {
+            vcpu.control.set_debugged(true);
+        }
+    }
     // Each vCPU gets a thread, and the first one enters the guest: Mark::FirstRun.
-    Vm::start(Parts {
+    let mut machine = Vm::start(Parts {
         vm,
         memory: guest,
         vcpus: all,
@@ -154,7 +162,11 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
         console: config.console,
         probe,
         at_end: config.at_end,
-    })
+    })?;
+    if let Some(listener) = config.gdb {
+        machine.debug(listener)?;
+    }
+    Ok(machine)
 }
 // ANCHOR_END: boot
 

@@ -108,6 +108,9 @@ struct Look {
     /// Print the marks and the exits on standard error at the end
     #[arg(long)]
     stats: bool,
+    /// Make this Unix socket, and wait for GDB there before the guest's first instruction: `target remote SOCKET`
+    #[arg(long, value_name = "SOCKET")]
+    gdb: Option<PathBuf>,
     /// Sample the first vCPU every millisecond and print a histogram by function at the end; the file is a System.map, or the
     /// output of `nm -n vmlinux`
     #[arg(long, value_name = "SYMBOLS")]

@@ -285,7 +285,9 @@ fn filter(role: Role, sockets: bool) -> Result<BpfProgram, Error> {
             rules.insert(libc::SYS_statx, vec![rule(vec![open])?]);
         }
         Role::Control => {
-            drop(rules.insert(libc::SYS_ioctl, vec![kvm, request(libc::TIOCGWINSZ)?]));
+            // The debugger's socket waits or does not, as its library wants it.
+            let waiting = request(libc::FIONBIO)?;
+            drop(rules.insert(libc::SYS_ioctl, vec![kvm, request(libc::TIOCGWINSZ)?, waiting]));
             // New threads, never new processes: they share memory, which a process of another program would not.
             let thread =
                 argument(0, SeccompCmpOp::MaskedEq(libc::CLONE_THREAD as u64), libc::CLONE_THREAD as u64)?;

@@ -42,7 +42,7 @@
 //! 3. [`arch`]: what is x86: where things lie ([`arch::layout`]), the CPU's first state, the machine's description.
 //! 4. [`vcpu`], [`bus`]: the exits, and who serves them.
 //! 5. `board`, how devices are wired; [`devices`]: one file each; [`event_loop`], the thread that they work on.
-//! 6. [`vm`]: a running machine, and how it ends. [`stats`]: what it did; [`explain`]: the same, as it happens.
+//! 6. [`vm`]: a running machine, and how it ends. [`stats`]: what it did; [`explain`]: the same, as it happens; `gdb`: to stop it and look.
 //! 7. [`snapshot`]: a machine written down, and any number of machines made of that.
 //! 8. [`spec`], [`agent`], [`sandbox`]: from a machine to a bundle's process; [`network`]: its cards; `sockets`: its sockets on the host; `warm`: from a snapshot to one.
 //! 9. [`runtime`]: a machine that lives on between the commands of an engine; `jail`: what its process may still do.
@@ -63,6 +63,7 @@ pub mod bus;
 pub mod devices;
 pub mod event_loop;
 pub mod explain;
+mod gdb;
 pub mod initramfs;
 pub mod kvm;
 pub mod loader;

@@ -1,5 +1,6 @@
 //! Whatever runs the guest: our own VMM, or QEMU where there is no KVM.
 
+use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 use crate::devices::serial::Console;
@@ -49,6 +50,19 @@ impl Machine {
         match self {
             Self::Kvm(vm) => vm.resume(),
             Self::Tcg(qemu) => qemu.resume(),
+        }
+    }
+
+    /// Lets debuggers connect by this socket, if there is one.
+    pub(crate) fn debug(&mut self, listener: Option<UnixListener>) -> Result<(), Error> {
+        match (self, listener) {
+            (_, None) => Ok(()),
+            (Self::Kvm(vm), Some(listener)) => vm.debug(listener),
+            (Self::Tcg(_), Some(_)) => {
+                let reason =
+                    "QEMU's translator runs this guest, and only KVM's can be debugged; leave out --gdb";
+                Err(Error::Device { device: "machine", reason: reason.into() })
+            }
         }
     }
 

@@ -148,6 +148,10 @@ pub struct Diagnostics {
     pub profile: bool,
     /// Where the machine is explained, as it runs.
     pub explain: Option<Explain>,
+    /// A Unix socket, to be made, where GDB may connect. For KVM only.
+    pub gdb: Option<PathBuf>,
+    /// The guest waits for GDB before its first instruction; one that starts from a snapshot does not.
+    pub gdb_first: bool,
 }
 
 /// A workload in a guest. Dropping it ends the guest and gives everything back.
@@ -158,7 +162,7 @@ pub struct Sandbox {
     spec: Spec,
     exit: Arc<EventFd>,
     is_warm: bool,
-    _vsock: Option<SocketFile>,
+    _sockets: Vec<SocketFile>,
     _files: StateDir,
 }
 
@@ -199,18 +203,27 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         None => None,
     };
     let restored = warm.as_ref().map(|warm| restore(warm, &options, &shares, &diagnostics, &timeline));
-    if let Some((machine, channel, vsock)) = restored.transpose()?.flatten() {
+    let (mut sockets, mut gdb) = (Vec::new(), None);
+    if let Some(path) = &diagnostics.gdb {
+        let (file, listener) = SocketFile::listen(path)?;
+        sockets.push(file);
+        gdb = Some(listener);
+    }
+    if let Some((mut machine, channel, vsock)) = restored.transpose()?.flatten() {
+        sockets.extend(vsock);
+        machine.debug(gdb)?;
         let (session, first) =
             Session::resume(channel, Some(timeline), &spec, &options.network, &process, options.stdio)?;
         let exit = session.exit_fd(first)?;
         let session = Arc::new(session);
-        return Ok(Sandbox { session, machine, spec, exit, is_warm: true, _vsock: vsock, _files: files });
+        return Ok(Sandbox { session, machine, spec, exit, is_warm: true, _sockets: sockets, _files: files });
     }
 
     let (channel, port, at_end) = channel()?;
     let initramfs = initramfs(&options.kernel.modules)?;
     let mut vsock = None;
-    let machine = match accel {
+    let first = if diagnostics.gdb_first { gdb.take() } else { None };
+    let mut machine = match accel {
         Accel::Tcg if options.vsock.is_some() => return Err(no_vsock()),
         Accel::Tcg => Machine::Tcg(Qemu::start(qemu::Config {
             kernel: options.kernel.image,
@@ -239,10 +252,14 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
             pvh: false,
             profile: diagnostics.profile,
             explain: diagnostics.explain,
+            gdb: first,
             timeline: timeline.clone(),
             at_end,
         })?)),
     };
+
+    machine.debug(gdb)?;
+    sockets.extend(vsock);
 
     let session = Session::new(channel, Some(timeline))?;
     session.wait_ready(PATIENCE).map_err(|error| explain(error, &machine))?;
@@ -255,7 +272,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
     }
     let exit = session.exit_fd(first)?;
     let session = Arc::new(session);
-    Ok(Sandbox { session, machine, spec, exit, is_warm: false, _vsock: vsock, _files: files })
+    Ok(Sandbox { session, machine, spec, exit, is_warm: false, _sockets: sockets, _files: files })
 }
 // ANCHOR_END: create
 

@@ -1,7 +1,8 @@
 //! A virtual CPU: one host thread that enters the guest again and again, and serves what brings it out.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -10,11 +11,13 @@ use nix::libc;
 use vm_memory::GuestMemoryMmap;
 
 use crate::Error;
+use crate::arch::debug::{self, Reason};
 use crate::arch::quirks::{self, Stuck};
 use crate::arch::state::VcpuState;
 use crate::bus::Bus;
 use crate::devices::power::{Power, PowerRequest};
 use crate::explain::{self, Explain};
+use crate::gdb::{Debugger, Stop};
 use crate::jail::{self, Role};
 use crate::stats::{Exit, Profile, Stats};
 use crate::sys::{self, RunPage, Thread};
@@ -56,20 +59,27 @@ pub(crate) struct Control {
     request: AtomicU8,
     hold: Mutex<Hold>,
     changed: Condvar,
+    /// Who wants to know of breakpoints.
+    debugger: OnceLock<Arc<Debugger>>,
+    /// The debugger waits for the end of one instruction.
+    stepping: AtomicBool,
 }
 
-/// Whether the vCPU is held out of the guest, and who waits for its state meanwhile.
-#[derive(Debug, Default)]
+/// Whether the vCPU is held out of the guest, by whom, and what it is asked meanwhile.
+#[derive(Default)]
 struct Hold {
     paused: bool,
+    debugged: bool,
     asked: Option<Question>,
 }
 
-/// Someone wants the vCPU's state: these MSRs, and all else.
-#[derive(Debug)]
-struct Question {
-    msrs: Arc<[u32]>,
-    answer: SyncSender<Result<VcpuState, Error>>,
+/// What only the vCPU's own thread may do with it.
+type Question = Box<dyn FnOnce(&VcpuFd) + Send>;
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Hold {{ paused: {}, debugged: {} }}", self.paused, self.debugged)
+    }
 }
 
 const STOP: u8 = 1;
@@ -83,6 +93,8 @@ impl Control {
             request: AtomicU8::new(0),
             hold: Mutex::default(),
             changed: Condvar::new(),
+            debugger: OnceLock::new(),
+            stepping: AtomicBool::new(false),
         })
     }
 
@@ -96,8 +108,15 @@ impl Control {
         self.request.fetch_or(STOP, Ordering::SeqCst);
         self.kick();
         // The thread may be gone already: whoever asked it something learns that by the question's end.
-        self.lock().asked = None;
-        self.set_paused(false);
+        let mut hold = self.lock();
+        (hold.asked, hold.paused, hold.debugged) = (None, false, false);
+        drop(hold);
+        self.changed.notify_all();
+    }
+
+    /// Whether it was told to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.request.load(Ordering::SeqCst) & STOP != 0
     }
 
     /// Has the vCPU say where it is.
@@ -115,12 +134,40 @@ impl Control {
         self.changed.notify_all();
     }
 
+    /// As [`Control::set_paused`], for the debugger: both must let it in.
+    pub(crate) fn set_debugged(&self, debugged: bool) {
+        self.lock().debugged = debugged;
+        if debugged {
+            self.kick();
+        }
+        self.changed.notify_all();
+    }
+
+    /// Tells it who wants to know of breakpoints.
+    pub(crate) fn set_debugger(&self, debugger: &Arc<Debugger>) {
+        let _ = self.debugger.set(debugger.clone());
+    }
+
+    /// Tells it whether the debugger waits for the end of one instruction.
+    pub(crate) fn set_stepping(&self, stepping: bool) {
+        self.stepping.store(stepping, Ordering::SeqCst);
+    }
+
     /// Asks a paused vCPU for its state. The answer comes when it is out of the guest; none, where it has ended.
     pub(crate) fn ask_state(&self, msrs: Arc<[u32]>) -> Receiver<Result<VcpuState, Error>> {
+        self.ask(move |vcpu| VcpuState::save(vcpu, &msrs))
+    }
+
+    /// Has a held vCPU's thread do something with it, likewise.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&VcpuFd) -> T + Send + 'static,
+    ) -> Receiver<T> {
         let (answer, answers) = mpsc::sync_channel(1);
         let mut hold = self.lock();
-        if self.request.load(Ordering::SeqCst) & STOP == 0 {
-            hold.asked = Some(Question { msrs, answer });
+        if !self.is_stopped() {
+            // Nobody waits any more where it cannot be sent.
+            hold.asked = Some(Box::new(move |vcpu| drop(answer.send(work(vcpu)))));
             self.changed.notify_all();
         }
         answers
@@ -144,10 +191,9 @@ impl Control {
         // Flag first, then requests: whoever sets one after this sets the flag after it, too.
         self.run_page.set_immediate_exit(false);
         let mut hold = self.lock();
-        while hold.paused && self.request.load(Ordering::SeqCst) & STOP == 0 {
-            if let Some(Question { msrs, answer }) = hold.asked.take() {
-                // Nobody waits any more where it cannot be sent.
-                let _ = answer.send(VcpuState::save(vcpu, &msrs));
+        while (hold.paused || hold.debugged) && !self.is_stopped() {
+            if let Some(question) = hold.asked.take() {
+                question(vcpu);
             }
             hold = self.changed.wait(hold).unwrap_or_else(PoisonError::into_inner);
         }
@@ -214,6 +260,12 @@ impl Vcpu {
                         return end;
                     }
                 }
+                Ok(VcpuExit::Debug(debug)) => {
+                    stats.count(Exit::Other);
+                    if self.meet_debugger(debug.pc, debug::reason(&debug)) & STOP != 0 {
+                        return End::Stopped;
+                    }
+                }
                 Ok(VcpuExit::Shutdown) => return End::TripleFault,
                 Ok(VcpuExit::FailEntry(reason, cpu)) => {
                     return End::Refused(format!(
@@ -254,13 +306,47 @@ impl Vcpu {
         self.control.take_request(&self.fd)
     }
 
+    /// Stops for the debugger, and waits for its word. What is asked for then.
+    #[inline(never)]
+    fn meet_debugger(&self, pc: u64, reason: Reason) -> u8 {
+        let Some(debugger) = self.control.debugger.get() else { return 0 };
+        if reason == Reason::Breakpoint && !debugger.has_breakpoint(pc) {
+            // The guest's own, or one that was removed a moment ago: then the instruction is there again.
+            if self.has_breakpoint_in_memory(pc) {
+                let _ = debug::give_back(&self.fd, &debugger.watched());
+            }
+            return 0;
+        }
+        // First held, then told: the debugger may let it go on at once.
+        self.control.lock().debugged = true;
+        self.control.stepping.store(false, Ordering::SeqCst);
+        debugger.stopped(Stop { vcpu: self.index.into(), reason });
+        self.control.take_request(&self.fd)
+    }
+
+    fn has_breakpoint_in_memory(&self, pc: u64) -> bool {
+        debug::read(&self.fd, &self.machine.memory, pc, 1) == [debug::BREAKPOINT]
+    }
+
     /// After KVM_EXIT_INTERNAL_ERROR: an instruction that KVM's emulator lacks may be one that we can do.
     #[inline(never)]
     fn repair(&mut self) -> Result<(), End> {
         const KVM_INTERNAL_ERROR_EMULATION: u32 = 1;
         match sys::internal_error(&mut self.fd) {
             KVM_INTERNAL_ERROR_EMULATION => {
-                quirks::repair(&self.fd, &self.machine.memory).map_err(End::Stuck)
+                if let Some(debugger) = self.control.debugger.get() {
+                    let rip = self.fd.get_regs().map_or(0, |regs| regs.rip);
+                    if debugger.has_breakpoint(rip) {
+                        self.meet_debugger(rip, Reason::Breakpoint);
+                        return Ok(());
+                    }
+                }
+                quirks::repair(&self.fd, &self.machine.memory).map_err(End::Stuck)?;
+                // What was done for KVM counts as a step, of which it knows nothing.
+                if self.control.stepping.load(Ordering::SeqCst) {
+                    self.meet_debugger(0, Reason::Step);
+                }
+                Ok(())
             }
             other => Err(End::Refused(format!("KVM failed inside, suberror {other}"))),
         }

@@ -1,6 +1,7 @@
 //! A running machine: its threads, its end, and the handles by which it is stopped, paused and looked at.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use crate::arch::state::VcpuState;
 use crate::board::Board;
 use crate::devices::serial::Console;
 use crate::event_loop::RunningLoop;
+use crate::gdb;
 use crate::memory;
 use crate::stats::{Profile, Report, Stats};
 use crate::sys::Thread;
@@ -37,6 +39,7 @@ pub struct Vm {
     // memory goes.
     vcpus: Vec<RunningVcpu>,
     sampler: Option<JoinHandle<()>>,
+    debugger: Option<gdb::Running>,
     devices: Vec<RunningLoop>,
     board: Board,
     kvm: VmFd,
@@ -104,6 +107,7 @@ impl Vm {
         let mut this = Self {
             vcpus: Vec::new(),
             sampler: None,
+            debugger: None,
             devices,
             board,
             kvm: vm,
@@ -147,6 +151,18 @@ impl Vm {
             .stack_size(STACK)
             .spawn(sample)
             .map_err(Error::system("start the profile's thread"))
+    }
+
+    /// Lets debuggers connect to the guest by this socket: see [`gdb`].
+    ///
+    /// # Errors
+    /// The process may not have another thread.
+    pub fn debug(&mut self, listener: UnixListener) -> Result<(), Error> {
+        let ending = self.ending.clone();
+        let controls = ending.controls.clone();
+        let kill = move || ending.end(End::Stopped);
+        self.debugger = Some(gdb::Running::start(listener, controls, self.memory.clone(), kill)?);
+        Ok(())
     }
 
     /// A descriptor that becomes readable at the machine's end, and stays so.
@@ -303,6 +319,7 @@ impl Vm {
 impl Drop for Vm {
     fn drop(&mut self) {
         self.stop();
+        self.debugger = None;
         for vcpu in &mut self.vcpus {
             if let Some(thread) = vcpu.thread.take() {
                 let _ = thread.join();

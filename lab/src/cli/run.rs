@@ -101,6 +101,9 @@ pub struct Args {
     /// Those in the machine that connect to the host (cid 2) reach who listens on SOCKET_PORT
     #[arg(long, value_name = "SOCKET", help_heading = "Virtual machine")]
     vsock: Option<PathBuf>,
+    /// Make this Unix socket, where GDB may connect to the machine: `target remote SOCKET`
+    #[arg(long, value_name = "SOCKET", help_heading = "Virtual machine")]
+    gdb: Option<PathBuf>,
     /// Print the machine's memory map, its vCPU's first registers, and each exit to the VMM as it happens, on standard error
     #[arg(long, help_heading = "Virtual machine")]
     explain: bool,
@@ -228,6 +231,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
         accelerator: args.accel,
         warm: args.warm,
         vsock: args.vsock,
+        gdb: args.gdb,
         explain: args.explain,
         quiet: args.quiet,
         isolation,

@@ -77,6 +77,8 @@ pub struct Request {
     pub warm: bool,
     /// The socket, to be made, by which the host's programs reach those in a virtual machine.
     pub vsock: Option<PathBuf>,
+    /// The socket, to be made, where GDB may connect to a virtual machine.
+    pub gdb: Option<PathBuf>,
     /// Whether a virtual machine is explained on standard error as it runs: its memory, its first registers, its exits.
     pub explain: bool,
     /// Whether nothing is said about progress.

@@ -113,7 +113,11 @@ impl Vm {
             timeline: creation.timeline,
         };
         let explain = request.explain.then(|| Explain::new(Box::new(io::stderr())));
-        boot(options, Diagnostics { explain, ..Diagnostics::default() }, creation.signals)
+        boot(
+            options,
+            Diagnostics { explain, gdb: request.gdb.clone(), ..Diagnostics::default() },
+            creation.signals,
+        )
     }
 }
 

@@ -1,10 +1,11 @@
 //! `lab-vm boot`: a kernel on its serial console, without a bundle.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use lab_clock::Mark;
 use microvm::Error;
 use microvm::boot::{self, Config};
@@ -35,6 +36,10 @@ pub(super) struct Args {
     look: super::Look,
 }
 
+fn listen(path: &Path) -> Result<UnixListener> {
+    UnixListener::bind(path).with_context(|| format!("cannot make the socket {}", path.display()))
+}
+
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let timeline = super::timeline()?;
     let symbols = args.look.symbols()?;
@@ -55,11 +60,15 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         pvh: args.pvh,
         profile: symbols.is_some(),
         explain: args.look.explain(),
+        gdb: args.look.gdb.as_deref().map(listen).transpose()?,
         at_end: None,
         timeline: timeline.clone(),
     })?;
     let end = vm.wait()?;
     timeline.mark(Mark::Exited);
+    if let Some(path) = &args.look.gdb {
+        let _ = std::fs::remove_file(path);
+    }
     args.look.print(Some(&vm), &timeline, symbols.as_deref());
     match end {
         // A kernel that panics resets, too; who boots one to look at it sees that on the console.

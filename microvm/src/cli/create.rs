@@ -82,6 +82,9 @@ struct Make {
     /// whoever listens on SOCKET_PORT [default: annotation lab.vm.vsock]
     #[arg(long, value_name = "SOCKET")]
     vsock: Option<PathBuf>,
+    /// A Unix socket, to be made, where GDB may connect: `target remote SOCKET`
+    #[arg(long, value_name = "SOCKET")]
+    gdb: Option<PathBuf>,
 }
 
 impl Make {
@@ -98,6 +101,7 @@ impl Make {
             accel: self.accel,
             warm: self.warm,
             vsock: self.vsock,
+            gdb: self.gdb,
         };
         Ok(runtime::create(options)?)
     }

@@ -85,6 +85,8 @@ pub(super) fn run(args: Args, global: &super::Global) -> Result<ExitCode> {
         command_line: args.look.append.clone(),
         profile: symbols.is_some(),
         explain: args.look.explain(),
+        gdb: args.look.gdb.clone(),
+        gdb_first: true,
     };
     let mut sandbox = microvm::create_with(options, diagnostics)?;
     let result = sandbox.start().and_then(|()| wait(&mut sandbox, &signals));

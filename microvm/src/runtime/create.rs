@@ -42,6 +42,8 @@ pub struct Options {
     pub warm: Option<PathBuf>,
     /// The Unix socket by which the host's programs reach those of the guest.
     pub vsock: Option<PathBuf>,
+    /// The Unix socket where GDB may connect.
+    pub gdb: Option<PathBuf>,
 }
 
 /// What the monitor needs to know: worked out before it exists, so that mistakes are told at once.
@@ -74,8 +76,10 @@ pub fn create(mut options: Options) -> Result<Instance, Error> {
     // From here on there is something to remove; `delete --force` finds it by the state.
     let mut made = Made { dir: dir.clone(), state: State::new(&spec, &id, &options.bundle), done: false };
     made.state.cgroups = cgroup.folders().to_vec();
-    options.vsock = vsock_path(&spec, options.vsock.take())?;
-    made.state.vsock.clone_from(&options.vsock);
+    let vsock = options.vsock.take().or_else(|| spec.annotations.get(VSOCK).map(PathBuf::from));
+    options.vsock = socket("vsock", vsock)?;
+    options.gdb = socket("gdb", options.gdb.take())?;
+    made.state.sockets = options.vsock.iter().chain(&options.gdb).cloned().collect();
     dir.write(&made.state)?;
     let plan = plan(spec, options, dir.path())?;
     cgroup.make()?;
@@ -140,14 +144,13 @@ fn plan(spec: Spec, mut options: Options, folder: &Path) -> Result<Plan, Error> 
     Ok(Plan { process, kernel, root_fs, size, folder: folder.to_owned(), spec, options })
 }
 
-/// Where the guest's vsock meets the host: as the option says, or the bundle.
-fn vsock_path(spec: &Spec, option: Option<PathBuf>) -> Result<Option<PathBuf>, Error> {
-    let path = option.or_else(|| spec.annotations.get(VSOCK).map(PathBuf::from));
+/// The place of a socket that is to be made.
+fn socket(what: &str, path: Option<PathBuf>) -> Result<Option<PathBuf>, Error> {
     let Some(path) = path else { return Ok(None) };
     // What is there already is another's, not to be removed with this machine.
     if path.symlink_metadata().is_ok() {
         let reason = format!("{} exists already; remove it, or name another", path.display());
-        return Err(Error::Config { field: format!("annotations.{VSOCK}"), reason });
+        return Err(Error::Config { field: what.into(), reason });
     }
     std::path::absolute(&path).map(Some).map_err(Error::file("find", &path))
 }
@@ -216,7 +219,7 @@ impl Drop for Made {
             let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
         }
         let _ = super::cgroup::remove(&self.state.cgroups);
-        let _ = self.state.remove_vsock();
+        let _ = self.state.remove_sockets();
         let _ = self.dir.remove();
     }
 }

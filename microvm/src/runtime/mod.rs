@@ -248,7 +248,7 @@ impl Instance {
             self.end()?;
         }
         cgroup::remove(&self.state.cgroups)?;
-        self.state.remove_vsock()?;
+        self.state.remove_sockets()?;
         self.dir.remove()?;
         for hook in &self.state.poststop {
             // A failure changes nothing any more: the others run all the same (runtime.md, "Lifecycle", step 13).

@@ -144,7 +144,7 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
             vsock: vsock.clone(),
             timeline: None,
         },
-        Diagnostics::default(),
+        Diagnostics { gdb: options.gdb, ..Diagnostics::default() },
     )?;
     let phase = Mutex::new(Phase { status: Status::Created, given_up: None });
     let monitor = Arc::new(Monitor { sandbox, phase, added: Mutex::default(), terminal });

@@ -72,9 +72,9 @@ pub struct State {
     pub owner: u32,
     /// Folders of control groups that were made for it.
     pub(crate) cgroups: Vec<PathBuf>,
-    /// The socket that leads to the guest's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) vsock: Option<PathBuf>,
+    /// Sockets that its process offers at places of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sockets: Vec<PathBuf>,
     /// Those that run at `start` and `delete`, kept because the bundle may be gone by then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) start_container: Vec<Hook>,
@@ -101,7 +101,7 @@ impl State {
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             owner: rustix::process::geteuid().as_raw(),
             cgroups: Vec::new(),
-            vsock: None,
+            sockets: Vec::new(),
             start_container: kept(hooks.map(Hooks::start_container)),
             poststart: kept(hooks.map(Hooks::poststart)),
             poststop: kept(hooks.map(Hooks::poststop)),
@@ -109,10 +109,10 @@ impl State {
         }
     }
 
-    /// Removes the socket that leads to the guest's, if there is one.
-    pub(crate) fn remove_vsock(&self) -> Result<(), Error> {
-        let Some(path) = &self.vsock else { return Ok(()) };
-        sockets::remove(path).map_err(Error::file("remove the socket", path))
+    /// Removes the sockets that its process left.
+    pub(crate) fn remove_sockets(&self) -> Result<(), Error> {
+        let remove = |path: &PathBuf| sockets::remove(path).map_err(Error::file("remove the socket", path));
+        self.sockets.iter().try_for_each(remove)
     }
 
     /// Notes the monitor's process.

@@ -77,6 +77,7 @@ pub fn config(kernel: impl Into<PathBuf>) -> Config {
         pvh: false,
         profile: false,
         explain: None,
+        gdb: None,
         at_end: None,
         timeline: Arc::new(Timeline::new().expect("a timeline")),
     }

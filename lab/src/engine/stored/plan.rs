@@ -204,6 +204,7 @@ pub fn request(name: &str, body: &ContainerCreateBody, mounts: Vec<Extra>) -> Re
         accelerator: crate::engine::Accelerator::default(),
         warm: annotation("lab.warm").is_some_and(|value| value == "true"),
         vsock: annotation("lab.vsock").map(Into::into),
+        gdb: annotation("lab.gdb").map(Into::into),
         explain: false,
         quiet: true,
         isolation: choices(&host, body, mounts)?,

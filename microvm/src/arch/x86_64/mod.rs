@@ -10,6 +10,7 @@
 pub mod acpi;
 pub mod bzimage;
 pub mod cpu;
+pub(crate) mod debug;
 pub mod elf;
 pub mod extended_state;
 pub mod layout;
