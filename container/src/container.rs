@@ -178,6 +178,12 @@ impl Container {
         if status != Status::Created {
             return Err(self.wrong("start", status));
         }
+        if self.state.command.is_empty() {
+            return Err(Error::config(
+                "process",
+                "is missing: the container was created with nothing to start",
+            ));
+        }
         let path = self.dir.door();
         let directory = rustix::fs::open(
             self.dir.path(),

@@ -16,7 +16,7 @@
 //!     │ write state                         mount the root, then all mounts in it
 //!     │                                     make devices, hide paths
 //!     │ hooks  ◄──────── if there are any   wait
-//!     │                                     pivot_root: the host's tree is gone
+//!     │                                     pivot_root: the host's tree is gone (chroot, where the mounts are not its own)
 //!     │                                     user, capabilities, no_new_privs
 //!     ◄──────────────── ready ────────────  wait
 //!   start ─────────────────────────────────► seccomp, execve: the workload
@@ -33,6 +33,13 @@
 //! 4. [`Container::exec`] adds a process to a container, `birth` has it born in the right pid namespace, `hooks` runs the
 //!    engine's programs.
 //! 5. `state` is what one command leaves for the next; [`Container`] is what one can do with it.
+//!
+//! Namespaces that a configuration does not list are the runtime's own. Without a mount namespace the container's mounts
+//! would stay when its last process has gone: they hang below one place in its state directory (`plan::RootPlan`,
+//! `init::root`), where `delete` finds them.
+//!
+//! The tests drive the program as engines do, and dockerd, podman, containerd and systemd with it; what needs another kernel
+//! (every controller of cgroup version 2, AppArmor) runs in the nested rig too. `fuzz/` throws configurations at the plan.
 //!
 //! ```no_run
 //! use container::{CreateOptions, create};

@@ -112,6 +112,24 @@ fn dockerd_drives_the_runtime() {
     assert_eq!(run(&["--init"], &["sh", "-c", "exit 3"]).0.map(|code| code == 3 || code == 127), Some(true));
     assert_eq!(run(&["--read-only"], &["touch", "/x"]).0, Some(1));
     assert_eq!(run(&["--privileged"], &["sh", "-c", "test -e /dev/kmsg"]).0, Some(0));
+    for (option, link) in
+        [("--pid=host", "pid"), ("--ipc=host", "ipc"), ("--uts=host", "uts"), ("--cgroupns=host", "cgroup")]
+    {
+        let link = format!("/proc/self/ns/{link}");
+        let own = fs::read_link(&link).unwrap().display().to_string();
+        assert_eq!(run(&[option], &["readlink", &link]), (Some(0), own), "{option}");
+    }
+    let tmpfs = run(
+        &["--read-only", "--tmpfs", "/tmp:size=1m,mode=1777"],
+        &["sh", "-c", "touch /tmp/x; stat -c %a /tmp"],
+    );
+    assert_eq!(tmpfs, (Some(0), "1777".into()));
+    let ulimits = run(&["--ulimit", "nofile=100:200"], &["sh", "-c", "ulimit -n; ulimit -Hn"]);
+    assert_eq!(ulimits, (Some(0), "100\n200".into()));
+    assert_eq!(
+        run(&["--cpuset-cpus", "0"], &["grep", "-c", "Cpus_allowed_list:.0$", "/proc/self/status"]).1,
+        "1"
+    );
     let volume = format!("{}:/v:ro", bundle.directory.display());
     assert_eq!(run(&["-v", &volume], &["test", "-f", "/v/image.tar"]).0, Some(0));
     let limit = run(
@@ -125,6 +143,10 @@ fn dockerd_drives_the_runtime() {
     assert_eq!(docker.ok(&["exec", &id, "sh", "-c", "cat /proc/1/comm"]), "sleep");
     assert_eq!(docker.run(&["exec", &id, "sh", "-c", "exit 9"]).0, Some(9));
     assert_eq!(docker.ok(&["exec", "-t", &id, "tty"]), "/dev/pts/0");
+    let options = ["exec", "-u", "7", "-w", "/tmp", "-e", "A=b", &id, "sh", "-c", "id -u; pwd; echo $A"];
+    assert_eq!(docker.ok(&options), "7\n/tmp\nb");
+    docker.ok(&["restart", "-t", "1", &id]);
+    assert_eq!(docker.ok(&["inspect", "-f", "{{.State.Status}}", &id]), "running");
     docker.ok(&["pause", &id]);
     assert_eq!(docker.ok(&["inspect", "-f", "{{.State.Status}}", &id]), "paused");
     docker.ok(&["unpause", &id]);
@@ -132,6 +154,6 @@ fn dockerd_drives_the_runtime() {
     assert!(docker.ok(&["top", &id]).contains("sleep 1000"));
     docker.ok(&["stop", "-t", "1", &id]);
     assert_eq!(docker.ok(&["inspect", "-f", "{{.State.ExitCode}}", &id]), "137");
-    assert_eq!(docker.ok(&["logs", &id]), "started");
+    assert_eq!(docker.ok(&["logs", &id]), "started\nstarted");
     docker.ok(&["rm", &id]);
 }

@@ -235,6 +235,21 @@ fn a_capability_that_cannot_be_granted_is_a_warning() {
 }
 
 #[test]
+fn only_start_needs_a_process() {
+    needs_root!();
+    let mut bundle = Bundle::new(&[]);
+    bundle.config.as_object_mut().unwrap().remove("process");
+    let id = bundle.id.as_str();
+    quietly(&bundle, &["create", id]);
+    assert!(refused(&bundle, &["start", id]).starts_with("error: process: is missing"));
+    assert_eq!(state(&bundle)["status"], "created");
+    gone(&bundle);
+    bundle.config["process"] = json!({"cwd": "/", "args": []});
+    assert!(refused(&bundle, &["create", &bundle.id]).starts_with("error: process.args: names no command"));
+    assert_eq!(traces(&bundle), [].into());
+}
+
+#[test]
 fn what_is_unknown_or_missing_is_no_error() {
     needs_root!();
     let mut bundle = Bundle::new(&["true"]);

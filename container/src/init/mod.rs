@@ -189,7 +189,9 @@ fn set_up(plan: &Plan, with: &mut Belongings, mark: &dyn Fn(Mark)) -> Result<Opt
     umask(mask);
     streams(with.streams.as_ref())?;
     process::take_on(&plan.process)?;
-    process::look_up(&plan.process)?;
+    if plan.to_start {
+        process::look_up(&plan.process)?;
+    }
     with.link.ready().at(Step::Parent)?;
     with.link.wait_for_go().at(Step::Parent)?;
     Ok(label_file)

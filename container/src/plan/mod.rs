@@ -37,7 +37,7 @@ use crate::error::{Context, Error, Result};
 use crate::hooks as hooks_inside;
 use crate::network;
 use crate::options::RootFs;
-use crate::spec::{Spec, c_path, c_string};
+use crate::spec::{Process, Spec, c_path, c_string};
 use crate::state::ROOT;
 
 /// What the first process of a container does, step by step.
@@ -60,6 +60,8 @@ pub(crate) struct Plan {
     pub(crate) pivot: bool,
     pub(crate) new_keyring: bool,
     pub(crate) process: ProcessPlan,
+    /// Whether there is a process that `start` can run.
+    pub(crate) to_start: bool,
     /// Whether the runtime has hooks to run before the root changes.
     pub(crate) hooks: bool,
     pub(crate) hooks_inside: Option<hooks_inside::Inside>,
@@ -96,7 +98,9 @@ impl Plan {
     pub(crate) fn new(spec: &Spec, around: &Surroundings<'_>) -> Result<Self> {
         let default = Linux::default();
         let linux = spec.linux.as_ref().unwrap_or(&default);
-        let process = spec.process.as_ref().ok_or_else(|| Error::config("process", "is missing"))?;
+        // Only `start` needs one (config.md, "Process"): without, something stands there that is never run.
+        let nobody = Process { args: vec!["/".to_owned()], cwd: "/".into(), ..Process::default() };
+        let process = spec.process.as_ref().unwrap_or(&nobody);
         let namespaces = Namespaces::new(linux)?;
         let optional = |field, value: &Option<String>| value.as_ref().map(|v| c_string(field, v)).transpose();
         let hostname = optional("hostname", &spec.hostname)?.filter(|name| !name.is_empty());
@@ -129,6 +133,7 @@ impl Plan {
             root_read_only: spec.root.as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
             pivot: around.pivot,
             new_keyring: around.new_keyring,
+            to_start: spec.process.is_some(),
             process: ProcessPlan::new(process, linux, &spec.annotations, around.preserve_fds)?,
             namespaces,
             hooks: spec.hooks.as_ref().is_some_and(hooks_inside::before_pivot),

@@ -1,4 +1,9 @@
 //! Capabilities: root's power in 41 pieces (`capabilities(7)`).
+//!
+//! A name that no kernel knows is refused, with its place in the configuration: versions 1.0 of the specification want
+//! that ("MUST cause an error"), the validation suite of runtime-tools tries it, and whoever writes CAP_FLY believes in a
+//! right that nobody will have. Later versions are content with a warning, for names of newer kernels: a name that is
+//! known here, and that this kernel or this runtime cannot grant, is such a warning ([`beyond_own`]).
 
 use std::collections::HashSet;
 
