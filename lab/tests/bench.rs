@@ -128,6 +128,8 @@ fn memory_limits_density_and_isolation_are_measured_on_containers() {
     let isolation = bench.experiment("isolation").unwrap();
     let kernel = |subject| &isolation.counted(subject, "").next().unwrap().facts["the host's kernel"];
     assert_eq!((kernel("host").as_str(), kernel("container").as_str()), ("yes", "yes"));
+    let facts = &isolation.counted("container", "").next().unwrap().facts;
+    assert_eq!((facts["opens for writing"].as_str(), facts["the kernel's log"].as_str()), ("none", "hidden"));
     let neighbours = bench.experiment("neighbours").unwrap();
     let hog = |what| neighbours.counted("container", what).next().unwrap().facts["hog"].clone();
     assert_eq!(hog("memory"), "was killed", "by its limit of 64 MiB");
