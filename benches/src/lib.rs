@@ -10,7 +10,8 @@
 //!
 //! `cargo bench -p benches --bench walls` is the first to run: both walls' speed and size beside crun and runc;
 //! `--bench container` races the container runtime's own commands, and counts its system calls and memory; `--bench machine`
-//! weighs the process of a machine that idles. `--bench pieces` measures what both walls are made of, each piece alone.
+//! weighs the process of a machine that idles; `--bench daemon` races `lab daemon` and dockerd under the same client, weighs
+//! both, and loads a large image. `--bench pieces` measures what both walls are made of, each piece alone.
 
 pub mod cgroups;
 pub mod programs;
