@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read};
 
+use oci_spec::image::MediaType;
 use tar_core::EntryType;
 
 use crate::image::digest::Digest;
@@ -98,6 +99,7 @@ fn keep(
                 None => match path.rsplit_once('.') {
                     Some((stem, "json")) => Digest::from_hex(stem),
                     Some((_, "tar")) => None,
+                    _ if compression(&path).is_some() => None,
                     _ => return Ok(()),
                 },
             };
@@ -116,6 +118,16 @@ fn keep(
         }
     }
     Ok(())
+}
+
+/// How a layer is compressed, by its name: what build tools write, `docker save` does not.
+pub(super) fn compression(path: &str) -> Option<MediaType> {
+    let ends = |all: &[&str]| all.iter().any(|end| path.ends_with(end));
+    match () {
+        () if ends(&[".tar.gz", ".tgz"]) => Some(MediaType::ImageLayerGzip),
+        () if ends(&[".tar.zst", ".tar.zstd"]) => Some(MediaType::ImageLayerZstd),
+        () => None,
+    }
 }
 
 /// A member's content as a reader of its own.

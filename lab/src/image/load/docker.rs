@@ -1,12 +1,12 @@
 //! What `docker save` wrote until version 25, and skopeo and podman write still: `manifest.json`, a configuration for
-//! each image, and plain tars of layers. It has no OCI manifest, so one is made.
+//! each image, and tars of layers, which other tools compress. It has no OCI manifest, so one is made.
 
 use oci_spec::image::{
     DescriptorBuilder, ImageConfiguration, ImageManifestBuilder, MediaType, SCHEMA_VERSION,
 };
 use serde::Deserialize;
 
-use super::archive::Contents;
+use super::archive::{Contents, compression};
 use super::{Found, parse};
 use crate::image::digest::Digest;
 use crate::image::error::{Error, Result};
@@ -62,6 +62,11 @@ fn translate(store: &Store, contents: &Contents, image: &Saved, object: &str) ->
     for (path, diff_id) in image.layers.iter().zip(diff_ids) {
         let (digest, size) = blob(path)?;
         let expected: Digest = diff_id.parse()?;
+        if let Some(compressed) = compression(path) {
+            // What is inside is compared with the diff-id when it is unpacked.
+            layers.push(descriptor(compressed, digest, size, object)?);
+            continue;
+        }
         // Layers are plain tars here, so their digest is the diff-id; a damaged one is found now, not at its first use.
         if digest != expected {
             return Err(Error::Mismatch {
