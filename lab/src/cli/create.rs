@@ -1,7 +1,9 @@
 //! `lab create` and `lab run -d`: containers that are stored and live on their own.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use bollard_stubs::models::ContainerCreateBody;
 use lab::engine::Error;
 use lab::engine::stored::{Engine, Record};
@@ -19,7 +21,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let record = create(&Engine::open()?, &args.run)?;
+    let record = create(&Engine::open()?, &args.run, |_| {})?;
     super::print(&format!("{}\n", record.id))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -27,7 +29,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// `lab run -d`: made and started.
 pub fn run_detached(args: &run::Args) -> anyhow::Result<ExitCode> {
     let engine = Engine::open()?;
-    let record = create(&engine, args)?;
+    let record = match create(&engine, args, |_| {}) {
+        Ok(record) => record,
+        Err(error) => return Ok(run::failed(&error)),
+    };
     engine.start(&record)?;
     super::print(&format!("{}\n", record.id))?;
     Ok(ExitCode::SUCCESS)
@@ -36,13 +41,13 @@ pub fn run_detached(args: &run::Args) -> anyhow::Result<ExitCode> {
 /// `lab run` in a network: stored while it runs, with this terminal or these streams, and removed at its end.
 pub fn run_attached(args: &run::Args) -> anyhow::Result<ExitCode> {
     let engine = Engine::open()?;
-    let mut body = ContainerCreateBody::default();
-    args.configure(&mut body)?;
-    body.stdin_once = Some(true);
-    body.host_config.get_or_insert_default().auto_remove = Some(true);
-    let record = match engine.create(args.name(), body) {
+    let record = create(&engine, args, |body| {
+        body.stdin_once = Some(true);
+        body.host_config.get_or_insert_default().auto_remove = Some(true);
+    });
+    let record = match record {
         Ok(record) => record,
-        Err(error) => return failed(&error),
+        Err(error) => return Ok(run::failed(&error)),
     };
     super::exec::run_to_the_end(&engine, &record, args.streams())
 }
@@ -53,14 +58,37 @@ pub fn failed(error: &Error) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(error.exit_code()))
 }
 
-fn create(engine: &Engine, args: &run::Args) -> anyhow::Result<Record> {
+fn create(
+    engine: &Engine,
+    args: &run::Args,
+    change: impl FnOnce(&mut ContainerCreateBody),
+) -> anyhow::Result<Record> {
     let mut body = ContainerCreateBody::default();
     args.configure(&mut body)?;
-    match engine.create(args.name(), body.clone()) {
-        Err(Error::Image(image::Error::NotFound { name })) if body.image.as_ref() == Some(&name) => {
+    change(&mut body);
+    let image = body.image.clone().unwrap_or_default();
+    let mut file = args.id_file()?;
+    if args.pull() == "always" {
+        super::registry::pull_for_run(&image, false)?;
+    }
+    let created = match engine.create(args.name(), body.clone()) {
+        Err(Error::Image(image::Error::NotFound { name })) if image == name && args.pull() != "never" => {
             super::registry::pull_for_run(&name, false)?;
-            Ok(engine.create(args.name(), body)?)
+            engine.create(args.name(), body)
         }
-        result => Ok(result?),
+        result => result,
+    };
+    match (created, &mut file) {
+        (Ok(record), Some(file)) => {
+            file.write_all(record.id.as_bytes()).context("write the --cidfile")?;
+            Ok(record)
+        }
+        (Ok(record), None) => Ok(record),
+        (Err(error), file) => {
+            if file.is_some() {
+                args.forget_id_file();
+            }
+            Err(error.into())
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `lab run`: one command in a sandbox, behind the wall of choice. The flags are docker's where docker has them.
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -128,17 +128,14 @@ pub struct Args {
     /// Leave it running in the background, as a stored container; prints its id
     #[arg(short, long)]
     detach: bool,
+    /// Write the container's id to this file, which must not be there
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// When to pull the image from its registry
+    #[arg(long, default_value = "missing", value_name = "WHEN", value_parser = ["always", "missing", "never"])]
+    pull: String,
     #[command(flatten)]
     flags: Flags,
-    #[command(flatten)]
-    later: Later,
-}
-
-/// Flags of docker's that are understood, so that the answer is not "unexpected argument", but not built yet.
-#[derive(Debug, clap::Args)]
-struct Later {
-    #[arg(long, hide = true)]
-    init: bool,
 }
 
 fn runtime_parser() -> impl TypedValueParser<Value = Runtime> {
@@ -158,7 +155,7 @@ pub fn run(args: Args, started: Nanos) -> anyhow::Result<ExitCode> {
     if args.detach {
         return super::create::run_detached(&args);
     }
-    if args.network() != "none" {
+    if args.network() != "none" || args.cidfile.is_some() || args.flags.needs_storing() {
         return super::create::run_attached(&args);
     }
     let marks = args.marks;
@@ -166,11 +163,17 @@ pub fn run(args: Args, started: Nanos) -> anyhow::Result<ExitCode> {
     if let Some(timeline) = &timeline {
         timeline.mark_at(Mark::Started, started);
     }
+    let pull = args.pull.clone();
     let result = request(args).and_then(|request| {
         let bars = Bars::default();
         let progress: &dyn Progress = if request.quiet { &() } else { &bars };
+        if pull == "always" {
+            super::registry::pull_for_run(&request.image, request.quiet)?;
+        }
         match engine::run(&request, timeline.as_ref(), progress) {
-            Err(engine::Error::Image(image::Error::NotFound { name })) if name == request.image => {
+            Err(engine::Error::Image(image::Error::NotFound { name }))
+                if name == request.image && pull != "never" =>
+            {
                 super::registry::pull_for_run(&name, request.quiet)?;
                 Ok(engine::run(&request, timeline.as_ref(), progress)?)
             }
@@ -182,17 +185,18 @@ pub fn run(args: Args, started: Nanos) -> anyhow::Result<ExitCode> {
     }
     match result {
         Ok(exit) => Ok(ExitCode::from(exit.code())),
-        Err(error) => {
-            super::style::print_error(&super::one_line(&error));
-            Ok(ExitCode::from(
-                error.downcast_ref::<engine::Error>().map_or(super::USAGE, engine::Error::exit_code),
-            ))
-        }
+        Err(error) => Ok(failed(&error)),
     }
 }
 
+/// Tells why the workload did not run; the exit code says that it was not the workload's own.
+pub fn failed(error: &anyhow::Error) -> ExitCode {
+    super::style::print_error(&super::one_line(error));
+    let code = error.downcast_ref::<engine::Error>().map_or(super::USAGE, engine::Error::exit_code);
+    ExitCode::from(code)
+}
+
 fn request(args: Args) -> anyhow::Result<Request> {
-    args.later.refuse()?;
     anyhow::ensure!(
         !args.flags.publishes(),
         "--publish needs a network that leads inside: leave --network none out"
@@ -202,7 +206,10 @@ fn request(args: Args) -> anyhow::Result<Request> {
         "--restart needs a container that lives on its own: give -d as well"
     );
     let environment = environment(&args)?;
-    let isolation = isolation(&args)?;
+    let mut body = ContainerCreateBody::default();
+    args.flags.apply(&mut body)?;
+    let isolation = isolation(&body)?;
+    let finer = stored::plan::limits(&body.host_config.unwrap_or_default());
     let mut words = args.image_and_command.into_iter();
     Ok(Request {
         image: words.next().unwrap_or_default(),
@@ -218,9 +225,9 @@ fn request(args: Args) -> anyhow::Result<Request> {
         limits: Limits {
             memory: args.memory.filter(|&memory| memory != 0),
             memory_swap: args.memory_swap,
-            cpus: args.cpus,
+            cpus: args.cpus.or(finer.cpus),
             pids: args.pids_limit,
-            ..Limits::default()
+            ..finer
         },
         interactive: args.interactive,
         terminal: args.tty,
@@ -239,10 +246,8 @@ fn request(args: Args) -> anyhow::Result<Request> {
 }
 
 /// What the flags change about the isolation. The engine's state is opened only for volumes, which are in it.
-fn isolation(args: &Args) -> anyhow::Result<Choices> {
-    let mut body = ContainerCreateBody::default();
-    args.flags.apply(&mut body)?;
-    let mut choices = stored::choices_of_run(&body)?;
+fn isolation(body: &ContainerCreateBody) -> anyhow::Result<Choices> {
+    let mut choices = stored::choices_of_run(body)?;
     // Stricter than docker: a program that a student tries needs no set-user-id rights.
     choices.new_privileges = false;
     Ok(choices)
@@ -259,6 +264,27 @@ impl Args {
         self.network.as_deref().unwrap_or(if self.flags.publishes() { "bridge" } else { "none" })
     }
 
+    /// When the image is pulled: always, missing or never.
+    pub fn pull(&self) -> &str {
+        &self.pull
+    }
+
+    /// Where the id is written, which is refused before anything is made.
+    pub fn id_file(&self) -> anyhow::Result<Option<File>> {
+        let Some(path) = &self.cidfile else { return Ok(None) };
+        let file = File::create_new(path);
+        Ok(Some(file.with_context(|| {
+            format!("--cidfile {}: it must be a new file; remove it or choose another", path.display())
+        })?))
+    }
+
+    /// There is no container whose id could stand there.
+    pub fn forget_id_file(&self) {
+        if let Some(path) = &self.cidfile {
+            let _ = fs::remove_file(path);
+        }
+    }
+
     /// Whether it has a terminal, and whether standard input reaches it.
     pub fn streams(&self) -> (bool, bool) {
         (self.tty, self.interactive)
@@ -266,7 +292,6 @@ impl Args {
 
     /// Writes the flags into the configuration of a stored container.
     pub fn configure(&self, body: &mut ContainerCreateBody) -> anyhow::Result<()> {
-        self.later.refuse()?;
         self.flags.apply(body)?;
         let mut words = self.image_and_command.iter().cloned();
         body.image = words.next();
@@ -314,13 +339,6 @@ fn environment(args: &Args) -> anyhow::Result<Vec<String>> {
         environment.push(process::variable(text, own)?);
     }
     Ok(environment)
-}
-
-impl Later {
-    fn refuse(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.init, "--init is not built yet; leave it out");
-        Ok(())
-    }
 }
 
 /// Writes the timeline to a file that whoever started this process opened for it.

@@ -1,5 +1,9 @@
 //! What `lab run` and `lab create` may change about a container's surroundings, with docker's flags.
 
+mod health;
+mod more;
+mod mount;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
@@ -20,6 +24,9 @@ pub struct Flags {
     /// Mount an empty tmpfs
     #[arg(long, value_name = "TARGET[:OPTIONS]")]
     tmpfs: Vec<String>,
+    /// Mount a folder of the host, a volume or a tmpfs, in words: type=bind,source=PATH,target=PATH,readonly
+    #[arg(long, value_name = "WORDS")]
+    mount: Vec<String>,
     /// Add a capability, such as NET_ADMIN; ALL adds all
     #[arg(long, value_name = "NAME")]
     cap_add: Vec<String>,
@@ -50,7 +57,7 @@ pub struct Flags {
     /// Mark the container with what a file lists, one a line
     #[arg(long, value_name = "FILE")]
     label_file: Vec<PathBuf>,
-    /// Add a line to /etc/hosts of a stored container
+    /// Add a line to /etc/hosts
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<String>,
     /// Pass connections to a port of the host on to one inside
@@ -74,6 +81,10 @@ pub struct Flags {
     /// Seconds that it has to stop
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<i64>,
+    #[command(flatten)]
+    more: more::More,
+    #[command(flatten)]
+    health: health::Checks,
 }
 
 impl Flags {
@@ -83,6 +94,7 @@ impl Flags {
         body.labels = Some(self.labels()?);
         body.stop_signal.clone_from(&self.stop_signal);
         body.stop_timeout = self.stop_timeout;
+        body.healthcheck = self.health.config()?;
         let (named, new): (Vec<String>, Vec<String>) =
             self.volume.iter().cloned().partition(|text| text.contains(':'));
         body.volumes = some(&new);
@@ -95,6 +107,7 @@ impl Flags {
             (target.to_owned(), options.to_owned())
         });
         host.tmpfs = Some(tmpfs.collect());
+        host.mounts = Some(self.mount.iter().map(|text| mount::mount(text)).collect::<anyhow::Result<_>>()?);
         host.port_bindings = Some(ports(&self.publish)?);
         host.cap_add = some(&self.cap_add);
         host.cap_drop = some(&self.cap_drop);
@@ -109,12 +122,21 @@ impl Flags {
         host.ulimits = Some(self.ulimit.iter().map(|text| ulimit(text)).collect::<anyhow::Result<_>>()?);
         host.sysctls = Some(pairs(&self.sysctl, "--sysctl")?);
         host.restart_policy = self.restart.as_deref().map(policy).transpose()?;
-        Ok(())
+        self.more.apply(host)
     }
 
     /// Whether ports are published.
     pub fn publishes(&self) -> bool {
         !self.publish.is_empty()
+    }
+
+    /// Whether something is asked for that only a stored container has.
+    pub fn needs_storing(&self) -> bool {
+        let names = [&self.add_host, &self.dns, &self.dns_search, &self.dns_option];
+        names.iter().any(|list| !list.is_empty())
+            || self.more.has_log()
+            || self.more.has_volumes_from()
+            || self.health.is_asked()
     }
 
     /// Whether it is to be started again when it ends.
