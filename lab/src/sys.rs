@@ -29,15 +29,45 @@ pub(crate) fn die_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from)) };
 }
 
+/// Makes another process of this one; true in the first of both. To be called while there is one thread.
+pub(crate) fn fork() -> io::Result<bool> {
+    // SAFETY: fork(2) copies this thread only; the caller promises that there is no other whose locks could stay held.
+    Ok(matches!(unsafe { nix::unistd::fork()? }, nix::unistd::ForkResult::Parent { .. }))
+}
+
+/// Ends the process without running anything that another copy of it will run as well.
+pub(crate) fn end_now(code: i32) -> ! {
+    // SAFETY: _exit(2) only ends the process.
+    unsafe { nix::libc::_exit(code) }
+}
+
 /// Goes on as a process of its own: in a new session, a child of init or of the nearest subreaper. The caller's child ends
 /// at once. To be called while there is one thread.
 pub(crate) fn detach() -> io::Result<()> {
-    // SAFETY: fork(2) copies this thread only; the caller promises that there is no other whose locks could stay held.
-    if let nix::unistd::ForkResult::Parent { .. } = unsafe { nix::unistd::fork()? } {
-        // SAFETY: _exit(2) ends the process without running anything that the child will run as well.
-        unsafe { nix::libc::_exit(0) };
+    if fork()? {
+        end_now(0);
     }
     rustix::process::setsid()?;
+    Ok(())
+}
+
+/// Gives the heap's free pages back to the kernel, and has all threads share one heap from now on: each would keep some
+/// hundred kilobytes for itself otherwise (mallopt(3), malloc_trim(3)).
+pub(crate) fn lean_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: both calls only tune the allocator, at any time, and take their own locks.
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1);
+        nix::libc::malloc_trim(0);
+    }
+}
+
+/// Standard output becomes this file, input and error /dev/null.
+pub(crate) fn stand_on(file: &OwnedFd) -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(file)?;
+    rustix::stdio::dup2_stderr(&null)?;
     Ok(())
 }
 

@@ -45,6 +45,7 @@ mod template;
 mod version;
 mod vm;
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -149,6 +150,14 @@ enum Command {
 
 /// Reads the command line and does what it says. `started` is the moment the process began.
 pub fn main(started: Nanos) -> ExitCode {
+    // Started for each container: what all the other commands look like need not be known for it.
+    let mut words = std::env::args_os().skip(1);
+    if let (Some("monitor"), Some(id), None) =
+        (words.next().as_deref().and_then(OsStr::to_str), words.next(), words.next())
+        && let Some(id) = id.to_str().filter(|id| !id.starts_with('-'))
+    {
+        return monitor::run(id).unwrap_or(ExitCode::FAILURE);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -215,7 +224,7 @@ fn dispatch(command: Command, started: Nanos) -> anyhow::Result<ExitCode> {
         Command::Vm(args) => vm::run(args),
         Command::Rig(args) => rig::run(args),
         Command::Daemon(args) => daemon::run(args),
-        Command::Monitor(args) => monitor::run(args),
+        Command::Monitor(args) => monitor::run(&args.id),
         Command::Completion(args) => completion::run(args),
         Command::Version(args) => version::run(args),
     }

@@ -8,12 +8,12 @@ use lab::engine::monitor;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The container's id.
-    id: String,
+    pub id: String,
 }
 
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(id: &str) -> anyhow::Result<ExitCode> {
     monitor::detach()?;
-    if let Err(error) = monitor::main(&args.id) {
+    if let Err(error) = monitor::main(id) {
         // Whoever started it reads this, as long as it has not said that it is ready.
         super::print(&error.to_string())?;
         return Ok(ExitCode::FAILURE);

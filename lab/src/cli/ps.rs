@@ -148,17 +148,24 @@ pub struct LogsArgs {
     /// The last so many lines
     #[arg(short = 'n', long, value_name = "LINES", alias = "n")]
     tail: Option<String>,
-    /// Not before this moment (RFC 3339)
-    #[arg(long, value_name = "TIME")]
+    /// Not before this moment: RFC 3339, a date, seconds since 1970, or how long ago, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
     /// Not after this moment
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
     /// Each line with its time
     #[arg(short, long)]
     timestamps: bool,
+    /// Each line with what the log's options note of the container
+    #[arg(long)]
+    details: bool,
     /// Name or id
     container: String,
+}
+
+fn moment(text: &str) -> Result<Timestamp, lab::engine::Error> {
+    lab::engine::moment::parse(text, Timestamp::now())
 }
 
 pub fn logs(args: LogsArgs) -> anyhow::Result<ExitCode> {
@@ -172,6 +179,7 @@ pub fn logs(args: LogsArgs) -> anyhow::Result<ExitCode> {
         since: args.since,
         until: args.until,
         timestamps: args.timestamps,
+        details: args.details,
     };
     let mut reader = engine.logs(&record, options)?;
     loop {
@@ -188,7 +196,7 @@ pub fn logs(args: LogsArgs) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
         }
-        if !live {
+        if !live || reader.is_over() {
             return Ok(ExitCode::SUCCESS);
         }
         std::thread::sleep(Duration::from_millis(20));

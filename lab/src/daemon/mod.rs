@@ -43,6 +43,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 
 use crate::engine;
+use crate::engine::monitor::Seed;
 use crate::engine::stored::Engine;
 use listen::Listener;
 pub use listen::{Host, Tls};
@@ -126,12 +127,14 @@ pub(crate) struct Daemon {
 /// How long a client may take to shake hands.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Serves until SIGTERM or SIGINT. `listening` is told where, once clients can connect.
+/// Serves until SIGTERM or SIGINT. To be called while the process has one thread. `listening` is told where, once clients can connect.
 ///
 /// # Errors
 /// Where a socket cannot be listened on, or the engine not opened.
 pub fn serve(options: &Options, listening: impl FnOnce(&[String])) -> Result<(), Error> {
-    let engine = Engine::open()?;
+    // First of all: it must be made while there is one thread, and has the least to carry now.
+    let seed = Seed::plant().map_err(Error::Runtime)?;
+    let engine = Engine::open()?.with_seed(seed);
     let daemon = Daemon { engine: Arc::new(engine), trace: options.trace };
     // One thread takes requests; the engine's work, which may block, is done by others.
     let runtime =

@@ -209,6 +209,7 @@ pub(super) async fn logs(daemon: &Daemon, id: &str, query: &Query) -> Handled {
         since: query.get("since").filter(|&since| since != "0").map(moment).transpose()?,
         until: query.get("until").filter(|&until| until != "0").map(moment).transpose()?,
         timestamps: query.is("timestamps"),
+        details: query.is("details"),
     };
     if !options.stdout && !options.stderr {
         return Err(Refusal::bad("Bad parameters: you must choose at least one stream"));
@@ -234,7 +235,7 @@ pub(super) async fn logs(daemon: &Daemon, id: &str, query: &Query) -> Handled {
                     return;
                 }
             }
-            if !live || sender.is_closed() {
+            if !live || reader.is_over() || sender.is_closed() {
                 return;
             }
             std::thread::sleep(PERIOD);

@@ -27,7 +27,7 @@ pub(crate) mod glob;
 pub mod id;
 mod isolation;
 pub mod limits;
-pub(crate) mod moment;
+pub mod moment;
 pub mod monitor;
 mod nat;
 mod passt;

@@ -11,7 +11,7 @@ use super::Error;
 ///
 /// # Errors
 /// What is none of these.
-pub(crate) fn parse(text: &str, now: Timestamp) -> Result<Timestamp, Error> {
+pub fn parse(text: &str, now: Timestamp) -> Result<Timestamp, Error> {
     let wrong = || {
         Error::bad(format!(
             "invalid time '{text}': RFC 3339, seconds since 1970, or how long ago (10m, 1h30m)"

@@ -15,15 +15,19 @@
 //!
 //! Where its configuration says so, one more thread runs health checks beside the workload (`health.rs`).
 //!
+//! A daemon's monitors grow from one small process (`seed.rs`), others are started as a program (`lab monitor ID`).
+//!
 //! A monitor is started by whoever needs one first: `start`, or an `attach` or `wait` that comes before it. Idle ones end.
 
 mod dns;
 mod exec;
 mod health;
+mod log;
 mod names;
 mod output;
 mod ports;
 pub mod protocol;
+mod seed;
 mod serve;
 mod set_up;
 mod streams;
@@ -39,11 +43,13 @@ use bollard_stubs::models::RestartPolicyNameEnum as Policy;
 use super::error::Context as _;
 use super::place::Place;
 use super::sandbox::Sandbox;
-use super::stored::{Engine, Record, Status};
+use super::stored::{Engine, LogConfig, Record, Status};
 use super::{Error, stored};
+use log::Log;
 pub(crate) use output::Channel;
-use output::{Hub, Log};
+use output::Hub;
 use protocol::Failure;
+pub use seed::Seed;
 use streams::Input;
 
 /// The socket's name in the sandbox's directory.
@@ -104,6 +110,10 @@ pub fn detach() -> Result<(), Error> {
 /// Where it cannot begin.
 pub fn main(id: &str) -> Result<(), Error> {
     let engine = Arc::new(Engine::open()?);
+    if engine.roots.data().is_absolute() {
+        // Whose folder that was may want to unmount it.
+        let _ = std::env::set_current_dir("/");
+    }
     let record = engine.find(id)?;
     let place = Place::of_stored(&engine.roots, &record.id)?;
     let directory = File::open(place.bundle()).context("open", place.bundle().display())?;
@@ -127,6 +137,7 @@ pub fn main(id: &str) -> Result<(), Error> {
         .and_then(|()| stdout.flush())
         .context("write to", "standard output")?;
     crate::sys::close_standard_streams().context("close", "the standard streams")?;
+    let _ = nix::sys::prctl::set_name(c"lab-monitor");
     monitor.live(&place);
     drop(place);
     Ok(())
@@ -200,8 +211,7 @@ impl Monitor {
         let record = self.record()?;
         let mut run = set_up::set_up(self, &record, place)?;
         let path = self.engine.log_path(&record);
-        let mut log =
-            if record.has_log() { Log::open(&path).context("open", path.display())? } else { Log::none() };
+        let mut log = Log::open(&path, LogConfig::of(&record.body)?).context("open", path.display())?;
         self.engine.note_started(&record.id, run.pid, &run.ports.map)?;
         self.engine.tell_container(&record, "start", &[])?;
         self.engine.write_all_names(&record)?;
@@ -214,6 +224,8 @@ impl Monitor {
             }
             self.changed.notify_all();
         }
+        // What the start needed is not needed again before the next one.
+        crate::sys::lean_heap();
         health::watch(self, &record)?;
         streams::pump(self, &mut run, &mut log)?;
         let waited = self

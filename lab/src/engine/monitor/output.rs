@@ -1,17 +1,9 @@
-//! What a workload writes: into the log, and to everyone who is attached.
+//! What a workload writes, to everyone who is attached.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-
-use serde::Serialize;
-
-/// Docker's limit for one entry of a log: longer lines are split.
-const LONGEST_LINE: usize = 16 * 1024;
 
 /// A client that takes nothing for so long is let go: the workload must not hang on it for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,7 +18,7 @@ pub enum Channel {
 }
 
 impl Channel {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
@@ -101,112 +93,10 @@ impl Hub {
     }
 }
 
-/// The log, in docker's json-file format: one JSON object a line.
-#[derive(Debug)]
-pub struct Log {
-    /// None where the user wants no log.
-    file: Option<File>,
-    held: [Vec<u8>; 2],
-}
-
-#[derive(Serialize)]
-struct Entry<'a> {
-    log: &'a str,
-    stream: &'static str,
-    time: String,
-}
-
-impl Log {
-    /// Opens the log to go on behind what it has.
-    ///
-    /// # Errors
-    /// Where it cannot be opened.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
-        Ok(Self { file: Some(file), held: [Vec::new(), Vec::new()] })
-    }
-
-    /// A log that keeps nothing.
-    pub fn none() -> Self {
-        Self { file: None, held: [Vec::new(), Vec::new()] }
-    }
-
-    /// Takes what the workload wrote; whole lines go to the file.
-    ///
-    /// # Errors
-    /// Where the file cannot be written.
-    pub fn take(&mut self, channel: Channel, mut bytes: &[u8]) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        let mut text = Vec::new();
-        let held = &mut self.held[channel as usize];
-        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
-            held.extend(&bytes[..=end]);
-            bytes = &bytes[end + 1..];
-            entry(&mut text, channel, held)?;
-        }
-        held.extend(bytes);
-        while held.len() >= LONGEST_LINE {
-            let mut line = held.drain(..LONGEST_LINE).collect();
-            entry(&mut text, channel, &mut line)?;
-        }
-        // One write for all its lines: a reader sees whole ones, but for a disk that is full.
-        file.write_all(&text)
-    }
-
-    /// The workload has ended: what is held is a line, too.
-    ///
-    /// # Errors
-    /// Where the file cannot be written.
-    pub fn finish(&mut self) -> io::Result<()> {
-        let mut text = Vec::new();
-        for channel in [Channel::Stdout, Channel::Stderr] {
-            if !self.held[channel as usize].is_empty() {
-                entry(&mut text, channel, &mut self.held[channel as usize])?;
-            }
-        }
-        self.file.as_mut().map_or(Ok(()), |file| file.write_all(&text))
-    }
-}
-
-fn entry(text: &mut Vec<u8>, channel: Channel, line: &mut Vec<u8>) -> io::Result<()> {
-    let time = jiff::Timestamp::now().to_string();
-    let entry = Entry { log: &String::from_utf8_lossy(line), stream: channel.name(), time };
-    serde_json::to_writer(&mut *text, &entry)?;
-    text.push(b'\n');
-    line.clear();
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Read as _;
-
-    #[test]
-    fn a_log_has_a_line_for_each_line_and_keeps_the_streams_apart() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut log = Log::open(file.path()).unwrap();
-        log.take(Channel::Stdout, b"one\ntw").unwrap();
-        log.take(Channel::Stderr, b"err\n").unwrap();
-        log.take(Channel::Stdout, b"o\nrest").unwrap();
-        log.finish().unwrap();
-        let text = std::fs::read_to_string(file.path()).unwrap();
-        let entries: Vec<serde_json::Value> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let seen: Vec<_> = entries
-            .iter()
-            .map(|entry| (entry["stream"].as_str().unwrap(), entry["log"].as_str().unwrap()))
-            .collect();
-        assert_eq!(seen, [("stdout", "one\n"), ("stderr", "err\n"), ("stdout", "two\n"), ("stdout", "rest")]);
-    }
-
-    #[test]
-    fn a_line_without_an_end_is_split() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut log = Log::open(file.path()).unwrap();
-        log.take(Channel::Stdout, &vec![b'x'; 40_000]).unwrap();
-        assert_eq!(std::fs::read_to_string(file.path()).unwrap().lines().count(), 2);
-    }
 
     #[test]
     fn clients_get_frames_and_those_that_left_are_forgotten() {

@@ -11,7 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::Winsize;
 
 use super::Monitor;
-use super::output::{Channel, Log};
+use super::log::Log;
+use super::output::Channel;
 use super::ports::Ports;
 use crate::engine::Error;
 use crate::engine::error::Context as _;

@@ -88,6 +88,14 @@ impl Engine {
     /// Starts a monitor, as a process of its own that outlives this one: it forks, and the first process ends at once.
     fn launch(&self, record: &Record) -> Result<(), Error> {
         let what = || format!("a monitor for {}", record.short_id());
+        let judge = |said: String| match said.as_str() {
+            READY => Ok(()),
+            _ => Err(Error::Monitor { message: format!("start {}: {}", what(), said.trim_end()) }),
+        };
+        // Where that process is gone, a monitor starts as it does without a daemon.
+        if let Some(Ok(said)) = self.seed.as_ref().map(|seed| seed.start(&record.id)) {
+            return judge(said);
+        }
         let mut child = Command::new("/proc/self/exe")
             .arg("monitor")
             .arg(&record.id)
@@ -104,11 +112,7 @@ impl Engine {
             stdout.read_to_string(&mut said).context("hear", what())?;
         }
         child.wait().context("wait for", what())?;
-        if said == READY {
-            Ok(())
-        } else {
-            Err(Error::Monitor { message: format!("start {}: {said}", what()) })
-        }
+        judge(said)
     }
 
     /// Brings what is stored in line with what is there: a container whose monitor was killed does not run any more.

@@ -14,7 +14,7 @@
 //!
 //! Reading order: `db.rs` and `record.rs`, what is kept; `plan.rs`, from docker's configuration to what a wall is asked
 //! for; `published.rs`, its ports; `share.rs`, what is the host's or another container's; `create.rs`, `life.rs`, `link.rs`, a container's life;
-//! `inspect.rs`, `logs.rs`, `events.rs`, `files.rs`, `transfer.rs`, `size.rs`, looking at it; `images.rs`, `prune.rs`, what goes.
+//! `inspect.rs`, `log_config.rs` and `logs.rs`, `events.rs`, `files.rs`, `transfer.rs`, `size.rs`, looking at it; `images.rs`, `prune.rs`, what goes.
 
 mod cache;
 mod commit;
@@ -31,6 +31,7 @@ mod life;
 mod link;
 mod linked;
 mod list;
+mod log_config;
 mod logs;
 pub mod network_view;
 pub mod networks;
@@ -58,6 +59,8 @@ pub(crate) use life::signal;
 pub use link::connect;
 pub(crate) use link::{probe as connect_probe, short};
 pub use list::Filters;
+pub(crate) use log_config::LogConfig;
+pub(crate) use logs::older as older_log;
 pub use logs::{Line, LogOptions, LogReader};
 pub use prune::{PrunedImages, Scope};
 pub use record::{Health, Probe, Record, Status};
@@ -65,6 +68,7 @@ pub(crate) use root::{Root, host_directory, mount_overlay};
 pub use volumes::choices_of_run;
 
 use super::Error;
+use super::monitor::Seed;
 use super::place::Roots;
 use crate::image::{Store, embedded};
 use db::Db;
@@ -75,6 +79,8 @@ pub struct Engine {
     pub(crate) roots: Roots,
     store: Store,
     db: Db,
+    /// Where monitors grow from, for a process that starts many.
+    seed: Option<Seed>,
 }
 
 impl Engine {
@@ -86,7 +92,13 @@ impl Engine {
         let roots = Roots::of_process()?;
         let store = Store::open(&roots.images())?;
         let db = Db::open(&roots.database())?;
-        Ok(Self { roots, store, db })
+        Ok(Self { roots, store, db, seed: None })
+    }
+
+    /// The same, with monitors that grow from this process.
+    #[must_use]
+    pub fn with_seed(self, seed: Seed) -> Self {
+        Self { seed: Some(seed), ..self }
     }
 
     /// The images.

@@ -9,7 +9,7 @@ use bollard_stubs::models::{
     ContainerCreateBody, DeviceMapping, HostConfig, HostConfigCgroupnsModeEnum, MountType,
 };
 
-use super::published;
+use super::{LogConfig, published};
 use crate::engine::limits::{Limits, MilliCpus};
 use crate::engine::request::{Choices, Device, Extra, Network};
 use crate::engine::{Error, Request, Runtime};
@@ -170,6 +170,7 @@ pub fn request(name: &str, body: &ContainerCreateBody, mounts: Vec<Extra>) -> Re
         }
     };
     refuse(&host)?;
+    LogConfig::of(body)?;
     let root = rustix::process::geteuid().is_root();
     if host.network_mode.as_deref() == Some(crate::engine::passt::NAME)
         && runtime == Runtime::Container
@@ -223,11 +224,6 @@ fn refuse(host: &HostConfig) -> Result<(), Error> {
         ("--cgroupns", set(&host.cgroupns_mode.map(|mode| mode.to_string()), &["", "private", "host"])),
         ("--gpus", host.device_requests.as_ref().is_some_and(|requests| !requests.is_empty())),
     ];
-    if let Some(driver) = host.log_config.as_ref().and_then(|log| log.typ.as_deref())
-        && !matches!(driver, "" | "json-file" | "local" | "none")
-    {
-        return Err(Error::bad(format!("logger: no log driver named '{driver}' is registered")));
-    }
     match refused.into_iter().find(|&(_, asked)| asked) {
         Some((flag, _)) => Err(Error::bad(format!("{flag} with this value is not supported by the lab yet"))),
         None => Ok(()),

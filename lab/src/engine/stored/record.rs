@@ -175,12 +175,6 @@ impl Record {
         self.body.tty.unwrap_or(false)
     }
 
-    /// Whether its output is kept.
-    pub fn has_log(&self) -> bool {
-        let config = self.body.host_config.as_ref().and_then(|host| host.log_config.as_ref());
-        config.and_then(|config| config.typ.as_deref()) != Some("none")
-    }
-
     /// Whether it is removed when it has ended.
     pub fn auto_remove(&self) -> bool {
         self.body.host_config.as_ref().and_then(|host| host.auto_remove).unwrap_or(false)
