@@ -31,6 +31,7 @@ mod lesson;
 mod life;
 mod monitor;
 mod network;
+mod place;
 mod progress;
 mod prune;
 mod ps;

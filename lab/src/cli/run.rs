@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use bollard_stubs::models::{ContainerCreateBody, EndpointSettings, NetworkingConfig};
+use bollard_stubs::models::ContainerCreateBody;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lab::engine::limits::{self, Limits, MilliCpus};
 use lab::engine::request::Choices;
@@ -17,6 +17,7 @@ use lab::image::{self, Progress};
 use lab_clock::{Mark, Nanos, Timeline};
 
 use super::flags::Flags;
+use super::place::Place;
 use super::progress::Bars;
 
 /// Run a command in a new sandbox: a container, or a virtual machine with its own kernel.
@@ -122,9 +123,8 @@ pub struct Args {
     /// `lab network create` made; with -p bridge, otherwise none where not given
     #[arg(long, alias = "net", value_name = "NETWORK")]
     network: Option<String>,
-    /// A further name by which others in the network find it
-    #[arg(long, value_name = "NAME")]
-    network_alias: Vec<String>,
+    #[command(flatten)]
+    place: Place,
     /// Leave it running in the background, as a stored container; prints its id
     #[arg(short, long)]
     detach: bool,
@@ -197,8 +197,11 @@ pub fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 fn request(args: Args) -> anyhow::Result<Request> {
+    if let Some(flag) = args.place.needs_network() {
+        anyhow::bail!("{flag} is of a place in a network: give --network as well");
+    }
     anyhow::ensure!(
-        !args.flags.publishes(),
+        !args.flags.publishes() && !args.place.publishes(),
         "--publish needs a network that leads inside: leave --network none out"
     );
     anyhow::ensure!(
@@ -261,7 +264,11 @@ impl Args {
 
     /// Which network. A port can be published of a network only.
     pub fn network(&self) -> &str {
-        self.network.as_deref().unwrap_or(if self.flags.publishes() { "bridge" } else { "none" })
+        self.network.as_deref().unwrap_or(if self.flags.publishes() || self.place.publishes() {
+            "bridge"
+        } else {
+            "none"
+        })
     }
 
     /// When the image is pulled: always, missing or never.
@@ -316,12 +323,10 @@ impl Args {
         annotations.extend(self.kernel.clone().map(|kernel| ("lab.kernel".to_owned(), kernel)));
         annotations.extend(self.warm.then(|| ("lab.warm".to_owned(), "true".to_owned())));
         host.annotations = Some(annotations);
-        if !self.network_alias.is_empty() {
-            let settings =
-                EndpointSettings { aliases: Some(self.network_alias.clone()), ..EndpointSettings::default() };
-            let endpoints = HashMap::from([(self.network().to_owned(), settings)]);
-            body.networking_config = Some(NetworkingConfig { endpoints_config: Some(endpoints) });
+        if let Some(flag) = self.place.needs_network().filter(|_| self.network() == "none") {
+            anyhow::bail!("{flag} is of a place in a network: give --network as well");
         }
+        self.place.apply(self.network(), body);
         Ok(())
     }
 }

@@ -181,8 +181,45 @@ fn sample(engine: &Engine, record: &Record) -> Result<Value, Refusal> {
         },
         "memory_stats": {"usage": usage.memory.unwrap_or(0), "max_usage": usage.memory_peak.unwrap_or(0), "limit": limit, "stats": {}},
         "pids_stats": {"current": usage.pids.unwrap_or(0), "limit": usage.pids_limit.unwrap_or(0)},
-        "blkio_stats": {"io_service_bytes_recursive": [], "io_serviced_recursive": []}, "num_procs": 0, "storage_stats": {}, "networks": {},
+        "blkio_stats": {"io_service_bytes_recursive": [], "io_serviced_recursive": []}, "num_procs": 0, "storage_stats": {}, "networks": traffic(&record),
     }))
+}
+
+/// What went through a container's devices, by their names: the columns of its /proc/net/dev (proc(5)). The host's are not its own.
+fn traffic(record: &Record) -> Value {
+    if record.network_name() == "host" {
+        return json!({});
+    }
+    let pid = record.pid;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+    let device = |line: &str| {
+        let (name, counts) = line.split_once(':').filter(|(name, _)| name.trim() != "lo")?;
+        let counts: Vec<u64> = counts.split_whitespace().filter_map(|count| count.parse().ok()).collect();
+        let &[
+            rx_bytes,
+            rx_packets,
+            rx_errors,
+            rx_dropped,
+            _,
+            _,
+            _,
+            _,
+            tx_bytes,
+            tx_packets,
+            tx_errors,
+            tx_dropped,
+            ..,
+        ] = &counts[..]
+        else {
+            return None;
+        };
+        let told = json!({
+            "rx_bytes": rx_bytes, "rx_packets": rx_packets, "rx_errors": rx_errors, "rx_dropped": rx_dropped,
+            "tx_bytes": tx_bytes, "tx_packets": tx_packets, "tx_errors": tx_errors, "tx_dropped": tx_dropped,
+        });
+        Some((name.trim().to_owned(), told))
+    };
+    Value::Object(text.lines().filter_map(device).collect())
 }
 
 /// All processor time of the machine, in nanoseconds (proc_stat(5): user to steal, in hundredths of a second).

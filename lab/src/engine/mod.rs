@@ -15,6 +15,9 @@
 //!
 //! Such a run removes its state at its end, with `--rm` or without. Containers that live on their own, whose process may be
 //! waited for by another than the one that started it, are [`stored`]'s, each with a [`monitor`]; [`build`] makes images.
+//!
+//! Networks: [`stored::networks`] knows who has which address; `bridge.rs` and `nat` make devices and rules of that; `passt.rs`
+//! does without them; the monitor's `dns` and `ports` answer for names and let others in.
 
 mod bridge;
 pub mod build;

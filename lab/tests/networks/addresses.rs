@@ -39,6 +39,12 @@ fn a_subnet_of_the_users_choice_gives_the_addresses_that_are_asked_for() {
     let greeting =
         town.inside("chosen-2", &format!("busybox timeout 5 busybox nc {WORLD} {GREETER} < /dev/null"));
     assert_eq!(greeting.stdout, format!("{HOST}\n"), "{greeting:?}");
+    let asked = ["--network", "chosen", "--ip", "172.28.9.10", "--mac-address", "02:00:00:00:00:07"];
+    town.start("chosen-4", &asked, "sleep 1000");
+    let shown = town.inside("chosen-4", "busybox ip address show eth0").stdout;
+    assert!(shown.contains("172.28.9.10/16") && shown.contains("02:00:00:00:00:07"), "{shown}");
+    let nowhere = town.lab(&["run", "--ip", "172.28.9.11", "box", "true"]);
+    assert!(nowhere.code == 125 && nowhere.stderr.contains("--network"), "{nowhere:?}");
     // What cannot be had.
     let connect = |ip: &'static str| ["network", "connect", "--ip", ip, "chosen", "chosen-3"];
     town.start("chosen-3", &["--network", "bridge"], "sleep 1000");

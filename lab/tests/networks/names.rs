@@ -84,3 +84,17 @@ fn a_link_tells_a_container_where_another_is() {
     let other = town.inside("linked-db", "busybox nslookup store");
     assert_ne!(other.code, 0, "the name is its owner's alone: {other:?}");
 }
+
+#[test]
+fn who_is_in_another_containers_network_has_its_names_and_addresses() {
+    let Some(town) = Town::new("container: --network container:", &[Wall::Container]) else { return };
+    town.network(&["shared-net"]);
+    town.start("sharer", &["--network", "shared-net", "--hostname", "house"], "sleep 1000");
+    town.start("guest", &["--network", "container:sharer"], "sleep 1000");
+    let look = "hostname; busybox ip -o -4 address show eth0 | busybox tr -s ' ' | busybox cut -d ' ' -f 4; cat /etc/hosts";
+    let (own, guests) = (town.inside("sharer", look), town.inside("guest", look));
+    assert_eq!(own.stdout, guests.stdout);
+    assert!(guests.stdout.starts_with("house\n10.213.") && guests.stdout.contains("sharer"), "{guests:?}");
+    let nobody = town.lab(&["run", "--network", "container:nobody-at-all", "box", "true"]);
+    assert!(nobody.code == 125 && nobody.stderr.contains("nobody-at-all"), "{nobody:?}");
+}

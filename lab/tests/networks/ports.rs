@@ -89,3 +89,13 @@ fn a_container_that_changes_its_network_is_reached_in_the_new_one() {
     eventually("the server in its new network", is_there);
     assert_eq!(links().iter().filter(|link| link.starts_with("lab-")).count(), 1, "{:?}", links());
 }
+
+#[test]
+fn what_is_exposed_is_published_where_the_host_chooses() {
+    let Some(town) = Town::new("container: run -P", &[Wall::Container]) else { return };
+    town.start("exposed", &["-P", "--expose", "8080"], &server("exposed"));
+    let address = town.says(&["port", "exposed", "8080"]);
+    let first = address.lines().next().expect("a line").replace("0.0.0.0", "127.0.0.1");
+    let first = first.parse().expect("an address");
+    eventually("the server", || ask(first).is_some_and(|said| said.ends_with("exposed\n")));
+}

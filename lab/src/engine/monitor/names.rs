@@ -193,6 +193,15 @@ fn resolv_conf(record: &Record, server: Option<Ipv4Addr>) -> String {
     resolv
 }
 
+/// The mounts that put another container's files over the image's, as far as it has them.
+pub(super) fn shared(
+    directory: &Path,
+    files: &[(&'static str, String)],
+) -> Vec<crate::engine::request::Extra> {
+    let paths = files.iter().map(|(target, _)| (*target, directory.join(target.trim_start_matches("/etc/"))));
+    paths.filter(|(_, path)| path.exists()).map(|(target, path)| plan::own_file(target, &path)).collect()
+}
+
 /// Writes the files into a directory of the host: the mounts that put them over the image's.
 pub(super) fn write(
     directory: &Path,

@@ -35,7 +35,14 @@ pub(super) fn set_up(monitor: &Monitor, record: &Record, place: &Place) -> Resul
     files.retain(|(target, _)| !wishes.iter().any(|wish| wish.target == *target));
     let mut network = Network::default();
     match record.runtime() {
-        Runtime::Container => mounts.extend(names::write(&engine.roots.stored(&record.id), files)?),
+        Runtime::Container => {
+            // Who is in another's network knows whom the other knows, by the other's files.
+            let other = record.network_name().strip_prefix("container:").map(|other| engine.find(other));
+            match other.transpose()? {
+                Some(other) => mounts.extend(names::shared(&engine.roots.stored(&other.id), &files)),
+                None => mounts.extend(names::write(&engine.roots.stored(&record.id), files)?),
+            }
+        }
         Runtime::Vm => {
             network.files =
                 files.into_iter().map(|(path, content)| (path.to_owned(), content.into_bytes())).collect();

@@ -47,7 +47,11 @@ impl Engine {
             };
         body.hostname.get_or_insert_default();
         if body.hostname.as_deref() == Some("") {
-            body.hostname = Some(id::short(&id).to_owned());
+            // In another's network it is known by the other's name.
+            let mode = body.host_config.as_ref().and_then(|host| host.network_mode.as_deref());
+            let other = mode.and_then(|mode| mode.strip_prefix("container:")).map(|other| self.find(other));
+            let theirs = other.transpose()?.and_then(|other| other.body.hostname);
+            body.hostname = Some(theirs.unwrap_or_else(|| id::short(&id).to_owned()));
         }
         self.inherit_volumes(&mut body)?;
         // All that can be refused is refused now.

@@ -58,10 +58,16 @@ impl Engine {
             let (name, alias) = parse(link)?;
             let other = self.find(name)?;
             let endpoint = self.endpoints_of(&other.id)?.into_iter().find(|place| place.network.is_default());
-            let Some(endpoint) = endpoint.filter(|_| other.status.is_live()) else {
+            if !other.status.is_live() {
                 return Err(Error::conflict(format!(
                     "Cannot link to a non running container: /{} AS /{}/{alias}",
                     other.name, record.name
+                )));
+            }
+            let Some(endpoint) = endpoint else {
+                return Err(Error::conflict(format!(
+                    "Cannot link to /{}, as it does not belong to the default network: put both into one of yours",
+                    other.name
                 )));
             };
             let address = endpoint.address;
