@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::leftovers::Traces;
@@ -142,6 +143,84 @@ fn a_container_lesson_s_sandbox_holds_whatever_the_student_s_program_does() {
     }
     assert_eq!(fs::read_to_string(&witness).expect("the witness"), "untouched");
     traces.assert_unchanged();
+}
+
+/// A student without root: nobody, in a mount namespace where the compiler lies where anybody can reach it (it may be below
+/// root's home).
+struct Nobody {
+    home: tempfile::TempDir,
+    sysroot: String,
+}
+
+impl Nobody {
+    const ID: u32 = 65534;
+
+    fn new() -> Self {
+        let home = tempfile::Builder::new().prefix("lab-test-").tempdir().expect("a temporary directory");
+        let place = home.path().join("lab");
+        fs::copy(env!("CARGO_BIN_EXE_lab"), &place).expect("a copy of lab");
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).expect("its rights");
+        let owner = Some(Self::ID);
+        std::os::unix::fs::chown(home.path(), owner, owner).expect("a home of nobody's");
+        let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().expect("rustc runs").stdout;
+        Self { home, sysroot: String::from_utf8(sysroot).expect("a path").trim().to_owned() }
+    }
+
+    fn check(&self, lesson: &str, text: &str) -> Report {
+        let home = self.home.path();
+        fs::write(home.join("program.rs"), text).expect("a file");
+        let script = "mount --bind \"$SYSROOT\" /mnt && exec setpriv --reuid 65534 --regid 65534 --clear-groups \
+                      ./lab lesson --lang en check \"$0\" program.rs --format json";
+        let child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script, lesson])
+            .env_clear()
+            .env("SYSROOT", &self.sysroot)
+            .env("RUSTC", "/mnt/bin/rustc")
+            .env("HOME", home)
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("XDG_RUNTIME_DIR", home.join("run"))
+            .current_dir(home)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("unshare starts");
+        let output = common::finish(child);
+        let reports: Vec<Report> = serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("{lesson}: {error}: {}{}", output.stdout, output.stderr));
+        reports.into_iter().next().expect("a report")
+    }
+}
+
+#[test]
+fn an_ordinary_user_s_container_lessons_need_no_root_but_where_they_say_so() {
+    let switched_off = fs::read_to_string("/proc/sys/kernel/unprivileged_userns_clone");
+    if !rustix::process::geteuid().is_root() {
+        return skip("an ordinary user's lessons", "becoming another user needs root");
+    } else if switched_off.is_ok_and(|text| text.trim() == "0") {
+        return skip("an ordinary user's lessons", "user namespaces are switched off");
+    }
+    let user = Nobody::new();
+    for lesson in LESSONS.iter().filter(|lesson| lesson.wall == Runtime::Container) {
+        let (skeleton, solution) =
+            (user.check(lesson.name, lesson.skeleton), user.check(lesson.name, lesson.solution));
+        assert!(!skeleton.passed(), "{}: the skeleton passes", lesson.name);
+        if lesson.name == "cgroup-limit" {
+            assert_eq!(causes(&solution), ["needs-root"], "{:?}", solution.checks);
+        } else {
+            assert!(solution.passed(), "{}: {:?} {}", lesson.name, solution.checks, solution.output);
+        }
+    }
+    // Without control groups, limits hold all the same.
+    let programs = [
+        ("fn main() { loop { std::hint::spin_loop() } }", "endless"),
+        ("fn main() { loop { let _ = lesson::fork(); } }", "forks"),
+        ("fn main() { let mut all = Vec::new(); loop { all.push(vec![1u8; 1 << 20]); } }", "memory"),
+    ];
+    for (text, cause) in programs {
+        let report = user.check("pid-namespace", text);
+        assert!(causes(&report).contains(&cause), "{cause}: {:?} {}", report.checks, report.output);
+    }
 }
 
 #[test]

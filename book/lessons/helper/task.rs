@@ -1,7 +1,11 @@
 //! The lessons' task: what a student's container runs. It waits for the grader's word on standard input, so that there is time
-//! to look at it, and exits with the code that the word names. `orphans N` first leaves N processes without a parent.
+//! to look at it, and exits with the code that the word names. `orphans N` first leaves N processes without a parent. `then PROGRAM`
+//! is no task: it waits for one byte and becomes the program.
 
-use std::io::BufRead;
+use std::fs::File;
+use std::io::{BufRead, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, exit};
 use std::thread::sleep;
 use std::time::Duration;
@@ -26,6 +30,13 @@ fn main() {
             exit(0);
         }
         ["nothing"] => exit(0),
+        ["then", program] => {
+            // Past the buffer of `stdin()`, which would take what is meant for the program.
+            let input = std::io::stdin().as_fd().try_clone_to_owned().map(File::from);
+            let _ = input.and_then(|mut input| input.read_exact(&mut [0]));
+            eprintln!("{program}: {}", Command::new(program).exec());
+            exit(127);
+        }
         _ => {}
     }
     let mut word = String::new();

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Subcommand, ValueEnum};
 use lab::course::report::{Format, Report, export};
 use lab::course::texts::Common;
-use lab::course::{LESSONS, Language, Lesson, check, classroom, find, workspace};
+use lab::course::{LESSONS, Language, Lesson, check, classroom, find, look, workspace};
 
 use super::style::{HEADING, LITERAL};
 
@@ -73,6 +73,12 @@ enum Action {
         #[arg(long)]
         token: String,
     },
+    /// Look at the root of a process's mount namespace. Started by the lab itself
+    #[command(hide = true)]
+    Look {
+        /// The process
+        pid: i32,
+    },
     /// All results so far, for other programs
     Export {
         /// The format
@@ -129,6 +135,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Action::Hint { lesson, level } => hint(find(&lesson)?, level, language)?,
         Action::Solution { lesson } => super::print(find(&lesson)?.solution)?,
         Action::Send { server, name, token } => classroom::send::send(&server, &name, &token)?,
+        Action::Look { pid } => {
+            let (device, inode) = look::enter_and_look(pid)?;
+            super::print(&format!("{device} {inode}\n"))?;
+        }
         Action::Export { format } => super::print(&export(&Report::all()?, format.into())?)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -40,6 +40,7 @@ mod results;
 mod rig;
 mod run;
 mod runs_bar;
+mod spanish;
 mod stats;
 mod style;
 mod template;
@@ -51,7 +52,8 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use lab::course::Language;
 use lab_clock::Nanos;
 
 /// The exit code of a command line that makes no sense, as the docker client's.
@@ -149,6 +151,17 @@ enum Command {
     Version(version::Args),
 }
 
+/// Reads the command line; what is told of lessons is in the locale's language.
+fn parse() -> Result<Cli, clap::Error> {
+    let spanish = Language::of_locale(|name| std::env::var(name).ok()) == Language::Es;
+    let lesson = std::env::args_os().nth(1).is_some_and(|word| word == "lesson");
+    if !(spanish && lesson) {
+        return Cli::try_parse();
+    }
+    let command = Cli::command().mut_subcommand("lesson", spanish::lesson);
+    Cli::from_arg_matches(&command.try_get_matches()?)
+}
+
 /// Reads the command line and does what it says. `started` is the moment the process began.
 pub fn main(started: Nanos) -> ExitCode {
     // Started for each container: what all the other commands look like need not be known for it.
@@ -159,7 +172,7 @@ pub fn main(started: Nanos) -> ExitCode {
     {
         return monitor::run(id).unwrap_or(ExitCode::FAILURE);
     }
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

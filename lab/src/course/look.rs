@@ -75,6 +75,9 @@ impl Look {
 
     /// The root directory of its mount namespace: not that of the process, which chroot(2) changes too.
     pub fn namespace_root(&self) -> Option<(u64, u64)> {
+        if !rustix::process::geteuid().is_root() {
+            return self.root_from_within();
+        }
         let namespace = fs::File::open(self.path("ns/mnt")).ok()?;
         // A thread of its own, which the kernel lets go elsewhere once it shares its directories with no other (setns(2)).
         std::thread::spawn(move || {
@@ -84,6 +87,16 @@ impl Look {
         })
         .join()
         .ok()?
+    }
+
+    /// The same for an ordinary user, whose rights are those in the process's user namespace: and that can be entered only by a
+    /// process with one thread (setns(2)). So this program is run again, see [`enter_and_look`].
+    fn root_from_within(&self) -> Option<(u64, u64)> {
+        let mut again = std::process::Command::new("/proc/self/exe");
+        let output = again.args(["lesson", "look", &self.pid.to_string()]).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let (device, inode) = text.trim().split_once(' ')?;
+        Some((device.parse().ok()?, inode.parse().ok()?))
     }
 
     /// The folder of its control group for a controller: on version 1 in that controller's tree, else in the one tree.
@@ -115,6 +128,19 @@ impl Look {
             })
             .collect()
     }
+}
+
+/// Joins the user and mount namespaces of a process; the device and inode of the root there. Only for a process with one
+/// thread, which then has nothing else to do.
+///
+/// # Errors
+/// It is not this user's.
+pub fn enter_and_look(pid: i32) -> std::io::Result<(u64, u64)> {
+    let open = |kind: &str| fs::File::open(format!("/proc/{pid}/ns/{kind}"));
+    let (user, mount) = (open("user")?, open("mnt")?);
+    setns(user, CloneFlags::CLONE_NEWUSER)?;
+    setns(mount, CloneFlags::CLONE_NEWNS)?;
+    fs::metadata("/").map(|root| (root.dev(), root.ino()))
 }
 
 /// A process and all below it (`/proc/PID/task/TID/children`).

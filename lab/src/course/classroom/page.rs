@@ -37,21 +37,24 @@ pub fn render(class: &Class) -> String {
                 title { "Results of the class" }
                 style {
                     "body{font:16px sans-serif;margin:2em}table{border-collapse:collapse}"
-                    "td,th{border:1px solid #aaa;padding:.3em .6em;text-align:left}th{background:#eef}"
-                    ".done{background:#dfd}"
+                    "td,th{border:1px solid #aaa;padding:.3em;text-align:left}th{background:#eef;font-size:.8em}"
+                    ".done{background:#dfd}main{overflow-x:auto}"
+                    "@media(prefers-color-scheme:dark){body{background:#112;color:#dde}th{background:#224}.done{background:#252}}"
                 }
             }
             body {
                 h1 { "Results of the class" }
-                p { (class.len()) " students" }
-                table {
-                    tr { th { "student" } @for lesson in LESSONS { th { (lesson.name) } } }
-                    @for (name, reports) in class {
-                        tr {
-                            th { (name) }
-                            @for lesson in LESSONS {
-                                @let text = cell(reports, lesson.name);
-                                td class=[text.starts_with('✓').then_some("done")] { (text) }
+                p { (class.len()) @if class.len() == 1 { " student" } @else { " students" } }
+                main {
+                    table {
+                        tr { th { "student" } @for lesson in LESSONS { th { (lesson.name) } } }
+                        @for (name, reports) in class {
+                            tr {
+                                th { (name) }
+                                @for lesson in LESSONS {
+                                    @let text = cell(reports, lesson.name);
+                                    td class=[text.starts_with('✓').then_some("done")] { (text) }
+                                }
                             }
                         }
                     }

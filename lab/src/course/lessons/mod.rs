@@ -144,6 +144,7 @@ pub(super) fn with_task(
     let mut room = room_with_task(tools, program)?;
     let task = room.root().join("bin/task");
     prepare(&mut room)?;
+    room.hold(&tools.task)?;
     let mut live = room.start()?;
     let mut seen = Seen::default();
     let code = secret(1..100);

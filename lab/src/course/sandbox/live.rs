@@ -11,8 +11,8 @@ use container::{Container, Exit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::super::Error;
-use super::super::look::Look;
-use super::Room;
+use super::super::look::{Look, family};
+use super::{PROCESSES, Room};
 
 /// A lesson's program waits for the grader most of the time, and ends with it.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,6 +42,13 @@ pub struct Before {
     pub mount: Option<u64>,
     /// What is mounted there.
     pub mounts: Vec<procfs::process::MountInfo>,
+}
+
+impl Before {
+    fn of(pid: i32) -> Self {
+        let look = Look::at(pid);
+        Self { pid: look.namespace("pid"), mount: look.namespace("mnt"), mounts: look.mounts() }
+    }
 }
 
 /// How a student's program ended.
@@ -74,13 +81,11 @@ impl Live {
         stdin: std::io::PipeWriter,
         mut output: std::io::PipeReader,
     ) -> Result<Self, Error> {
-        let look = Look::at(container.pid().unwrap_or_default());
-        let (pid, mount) = (look.namespace("pid"), look.namespace("mnt"));
-        let before = Before { pid, mount, mounts: look.mounts() };
         let (sender, answers) = sync_channel(4096);
         let reader = thread::spawn(move || read(&mut output, &sender));
+        let before = Before::of(container.pid().unwrap_or_default());
         let started = container.start();
-        let live = Self {
+        let mut live = Self {
             container: Some(container),
             id: room.id.clone(),
             stdin: Some(stdin),
@@ -91,7 +96,21 @@ impl Live {
             room,
         };
         started?;
+        if live.room.held {
+            live.let_go();
+        }
         Ok(live)
+    }
+
+    /// Looks at a program that waits, as soon as that can be done, and lets it begin.
+    fn let_go(&mut self) {
+        while self.runs() {
+            self.before = Before::of(self.pid());
+            if self.before.pid.is_some() {
+                return self.say("\n");
+            }
+            self.pause(Duration::from_millis(1));
+        }
     }
 
     /// The program's process, as this process sees it.
@@ -155,7 +174,9 @@ impl Live {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let Some(mut container) = self.container.take() else { return Err(gone()) };
         if !exited_within(&container, left) {
-            limit = Some(Limit::Time);
+            // Without a control group, that fork fails is seen by how many there are.
+            let many = container.pid().is_some_and(|pid| family(pid).len() + 1 >= PROCESSES as usize);
+            limit = Some(if many { Limit::Processes } else { Limit::Time });
             container.kill(nix::libc::SIGKILL)?;
         }
         let exit = container.wait()?;
@@ -171,6 +192,13 @@ impl Live {
         }
         container.delete(true)?;
         let output = self.reader.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
+        // What Rust says when there are no more addresses; how it then dies depends on being process 1, which SIGABRT leaves alone.
+        if limit.is_none()
+            && exit == Exit::Signal(nix::libc::SIGABRT)
+            && output.contains("memory allocation of")
+        {
+            limit = Some(Limit::Memory);
+        }
         Ok(Ended { code: exit.code(), output, limit })
     }
 }

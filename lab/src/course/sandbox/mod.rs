@@ -34,6 +34,11 @@ const MEMORY: i64 = 128 << 20;
 const FILE: u64 = 64 << 20;
 /// Seconds of processor time.
 const SECONDS: u64 = 4;
+/// Bytes of addresses of one process, where there is no control group to count memory: with room for stacks of threads.
+const ADDRESSES: u64 = 256 << 20;
+/// Where the program lies, and what holds it back until it was looked at.
+const PROGRAM: &str = "/program";
+const BEGIN: &str = "lesson/begin";
 /// A file for the container's /dev that opens KVM.
 const KVM: &str = "lesson/kvm";
 
@@ -45,6 +50,7 @@ pub struct Room {
     root: PathBuf,
     kvm: bool,
     cgroups: bool,
+    held: bool,
 }
 
 impl Room {
@@ -62,7 +68,7 @@ impl Room {
             let path = root.join(name);
             DirBuilder::new().mode(0o755).create(&path).at("create", &path)?;
         }
-        Ok(Self { id, roots, place, root, kvm: false, cgroups: false })
+        Ok(Self { id, roots, place, root, kvm: false, cgroups: false, held: false })
     }
 
     /// Where it is, for the grader to put things into.
@@ -73,14 +79,32 @@ impl Room {
     /// Lets the program use KVM.
     ///
     /// # Errors
-    /// The device's file cannot be made.
+    /// KVM cannot be used, or the device's file cannot be made.
     pub fn with_kvm(&mut self) -> Result<(), Error> {
         use nix::sys::stat::{Mode, SFlag, mknod};
+        microvm::kvm::Kvm::open()?;
+        self.kvm = true;
+        // Only root makes device files; another user's own is as good, since the sandbox's ids are that user's.
+        if !is_root() {
+            return Ok(());
+        }
         let path = self.root.join(KVM);
         let device = fs::metadata("/dev/kvm").context("look at", "/dev/kvm")?;
         let number = std::os::unix::fs::MetadataExt::rdev(&device);
-        mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), number).at("make", &path)?;
-        self.kvm = true;
+        mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), number).at("make", &path)
+    }
+
+    /// Has the program wait until its namespaces were looked at, where that can only be done once something was executed
+    /// there: before, an ordinary user may not look at a process that was copied from another user namespace's (`ptrace(2)`,
+    /// "Ptrace access mode checking"). `task` is the course's.
+    ///
+    /// # Errors
+    /// The task cannot be copied.
+    pub fn hold(&mut self, task: &Path) -> Result<(), Error> {
+        if !is_root() {
+            fs::copy(task, self.root.join(BEGIN)).at("copy", task)?;
+            self.held = true;
+        }
         Ok(())
     }
 
@@ -89,12 +113,17 @@ impl Room {
         self.cgroups = true;
     }
 
+    /// Whether the program can make control groups: only root hands them down here.
+    pub fn can_have_cgroups() -> bool {
+        is_root()
+    }
+
     /// Runs a program that lies at `/program`.
     ///
     /// # Errors
     /// The sandbox cannot be made.
     pub fn start(self) -> Result<Live, Error> {
-        let root = rustix::process::geteuid().is_root();
+        let root = is_root();
         let owner = if root { FIRST_ID } else { rustix::process::geteuid().as_raw() };
         if root {
             give(&self.root, owner)?;
@@ -143,22 +172,30 @@ impl Room {
             mount("/dev", "tmpfs", "tmpfs", &["nosuid", "mode=755", "size=64k"])?,
         ];
         if self.kvm {
-            let source = self.root.join(KVM);
+            let source = if root { self.root.join(KVM) } else { PathBuf::from("/dev/kvm") };
             mounts.push(mount("/dev/kvm", "bind", &source.to_string_lossy(), &["bind"])?);
         }
         if self.cgroups {
             mounts.push(mount("/sys", "tmpfs", "tmpfs", &["nosuid", "mode=755", "size=64k"])?);
             mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev"])?);
         }
-        let limits = [(PosixRlimitType::RlimitFsize, FILE), (PosixRlimitType::RlimitCpu, SECONDS)];
+        let mut limits = vec![(PosixRlimitType::RlimitFsize, FILE), (PosixRlimitType::RlimitCpu, SECONDS)];
+        if !root {
+            // There is no control group to count them. Processes are those of this user namespace (user_namespaces(7)).
+            limits.push((PosixRlimitType::RlimitNproc, PROCESSES as u64));
+            limits.push((PosixRlimitType::RlimitAs, ADDRESSES));
+        }
         let limits: Result<Vec<_>, _> = limits
             .into_iter()
             .map(|(kind, most)| PosixRlimitBuilder::default().typ(kind).soft(most).hard(most).build())
             .collect();
+        let begin = format!("/{BEGIN}");
+        let arguments: &[&str] = if self.held { &[&begin, "then", PROGRAM] } else { &[PROGRAM] };
+        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
         let process = ProcessBuilder::default()
             .terminal(false)
             .user(UserBuilder::default().uid(0u32).gid(0u32).build()?)
-            .args(vec!["/program".to_owned()])
+            .args(arguments)
             .env(vec!["PATH=/bin".to_owned(), "RUST_BACKTRACE=0".to_owned()])
             .cwd("/")
             .capabilities(every_capability().map_err(|error| engine(&error))?)
@@ -204,6 +241,10 @@ fn delegate(id: &str, owner: u32) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 fn id_map(host: u32, size: u32) -> Result<LinuxIdMapping, Error> {

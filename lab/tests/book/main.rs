@@ -5,7 +5,11 @@
 //! standard output and error together. `[..]` stands for anything within a line, a line of `...` for any number of lines.
 //! `console,vm` needs the second wall; `console,shown` is not run. With `BOOK_UPDATE=1`, what differs is written into the chapter.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod guide;
+mod structure;
+mod translation;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -219,176 +223,6 @@ fn every_block_of_commands_in_the_book_is_one_that_is_run() {
                 let (path, line, info) = (path.display(), block.line, &block.info);
                 let _ =
                     writeln!(faults, "{path}:{line}: ```{info}: say console, or text where it is a picture");
-            }
-        }
-    }
-    assert!(faults.is_empty(), "{faults}");
-}
-
-/// What `{{#include PATH:ANCHOR}}` and `{{#quiz PATH}}` name.
-fn inclusions(text: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for part in text.split("{{#").skip(1) {
-        let Some((inside, _)) = part.split_once("}}") else { continue };
-        if let Some((kind, what)) = inside.split_once(' ') {
-            found.push((kind.to_owned(), what.trim().to_owned()));
-        }
-    }
-    found
-}
-
-#[test]
-fn all_code_of_the_book_is_found_by_its_anchor_and_all_quizzes_are_there() {
-    let mut faults = String::new();
-    for path in chapters() {
-        let folder = path.parent().expect("a folder");
-        for (kind, what) in inclusions(&fs::read_to_string(&path).expect("a chapter")) {
-            let (file, anchor) =
-                what.split_once(':').map_or((&what[..], None), |(file, anchor)| (file, Some(anchor)));
-            let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
-            let good = match (kind.as_str(), anchor) {
-                (_, _) if text.is_empty() => false,
-                ("quiz", _) => {
-                    toml::from_str::<toml::Table>(&text).is_ok_and(|quiz| quiz.contains_key("questions"))
-                }
-                (_, Some(anchor)) => {
-                    let has = |mark: &str| {
-                        let wanted = format!("{mark} {anchor}");
-                        text.lines().filter(|line| line.trim().ends_with(&wanted)).count() == 1
-                    };
-                    has("ANCHOR:") && has("ANCHOR_END:")
-                }
-                (_, None) => true,
-            };
-            if !good {
-                let _ =
-                    writeln!(faults, "{}: {{{{#{kind} {what}}}}}: not there, or not once", path.display());
-            }
-        }
-    }
-    assert!(faults.is_empty(), "{faults}");
-}
-
-/// The questions of a quiz, by their ids; empty where it cannot be read.
-fn questions(path: &Path) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let quiz = toml::from_str::<toml::Table>(&text).unwrap_or_default();
-    let all = quiz.get("questions").and_then(|questions| questions.as_array()).cloned().unwrap_or_default();
-    all.iter().filter_map(|question| Some(question.get("id")?.as_str()?.to_owned())).collect()
-}
-
-#[test]
-fn every_quiz_asks_the_same_questions_in_spanish() {
-    let folder = book().join("quiz");
-    let quizzes = fs::read_dir(&folder).expect("the quizzes").flatten().map(|entry| entry.path());
-    for path in quizzes.filter(|path| path.extension().is_some_and(|kind| kind == "toml")) {
-        let name = path.file_name().expect("a name");
-        let english = questions(&path);
-        assert!(!english.is_empty(), "{}: no questions with ids", path.display());
-        assert_eq!(english, questions(&folder.join("es").join(name)), "{}", path.display());
-    }
-}
-
-/// The messages of a gettext file: what is translated, and the translation.
-fn messages(text: &str) -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    let mut current: [Option<String>; 2] = [None, None];
-    for line in text.lines().chain(["msgid \"\""]) {
-        let (field, quoted) = match line.split_once(' ') {
-            Some(("msgid", quoted)) => {
-                if let [Some(id), Some(translation)] = std::mem::take(&mut current) {
-                    all.push((id, translation));
-                }
-                (0, quoted)
-            }
-            Some(("msgstr", quoted)) => (1, quoted),
-            _ if line.starts_with('"') => (usize::from(current[1].is_some()), line),
-            _ => continue,
-        };
-        let piece = serde_json::from_str::<String>(quoted).expect("a quoted text, escaped as in C and JSON");
-        current[field].get_or_insert_default().push_str(&piece);
-    }
-    all.retain(|(id, _)| !id.is_empty());
-    all
-}
-
-/// Code and its parts stay as they are: blocks, comments, texts in quotation marks, byte literals.
-fn is_code(message: &str) -> bool {
-    ["```", "//", "\"", "b\"", "b'"].iter().any(|start| message.starts_with(start))
-}
-
-#[test]
-fn the_spanish_book_is_whole_and_no_translation_is_stale() {
-    let found = |program: &str| Command::new(program).arg("--version").output().is_ok();
-    if !(found("mdbook") && found("mdbook-gettext")) {
-        return skip("the book's translation", "no mdbook: cargo install mdbook mdbook-i18n-helpers");
-    }
-    // A copy without quizzes, which are translated as a whole.
-    let root = tempfile::tempdir().expect("a folder");
-    let workspace = book().parent().and_then(Path::parent).expect("the workspace").to_owned();
-    let copy = root.path().join("book");
-    fs::create_dir(&copy).expect("a folder");
-    let copied = Command::new("cp").arg("-r").arg(book()).arg(copy.join("src")).status();
-    assert!(copied.expect("cp").success());
-    for name in ["container", "microvm", "lab"] {
-        std::os::unix::fs::symlink(workspace.join(name), root.path().join(name)).expect("a link");
-    }
-    let settings = fs::read_to_string(workspace.join("book/book.toml")).expect("the book's settings");
-    let tables = settings.split("\n[").filter(|table| !table.starts_with("preprocessor.quiz]"));
-    fs::write(copy.join("book.toml"), tables.collect::<Vec<_>>().join("\n[")).expect("a file");
-    let mut mdbook = Command::new("mdbook");
-    mdbook.args(["build", "-d"]).arg(root.path().join("out")).arg(&copy);
-    let built = mdbook.env("MDBOOK_OUTPUT", "{\"xgettext\": {}}").output().expect("mdbook runs");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-
-    let read = |path: PathBuf| messages(&fs::read_to_string(path).expect("a gettext file"));
-    let english = read(root.path().join("out/messages.pot"));
-    let spanish = read(workspace.join("book/po/es.po"));
-    let mut faults = String::new();
-    for (message, _) in english.iter().filter(|(message, _)| !is_code(message)) {
-        if !spanish.iter().any(|(id, translation)| id == message && !translation.is_empty()) {
-            let _ = writeln!(faults, "not translated: {message}");
-        }
-    }
-    for (message, _) in spanish.iter().filter(|(message, _)| !english.iter().any(|(id, _)| id == message)) {
-        let _ = writeln!(faults, "stale, its English is gone or was changed: {message}");
-    }
-    assert!(faults.is_empty(), "{faults}");
-}
-
-/// As mdBook makes a heading's id: lower case, spaces become hyphens, other punctuation goes.
-fn heading_id(heading: &str) -> String {
-    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
-    kept.collect::<String>().to_lowercase().replace(' ', "-")
-}
-
-#[test]
-fn every_link_within_the_book_leads_somewhere_and_every_chapter_is_in_the_summary() {
-    let mut faults = String::new();
-    let summary = fs::read_to_string(book().join("SUMMARY.md")).expect("the summary");
-    for path in chapters() {
-        let name = path.strip_prefix(book()).expect("below the book").display().to_string();
-        if name != "SUMMARY.md" && !summary.contains(&format!("({name})")) {
-            let _ = writeln!(faults, "{name} is not in SUMMARY.md");
-        }
-        for (line, text) in parse(&fs::read_to_string(&path).expect("a chapter")).1 {
-            for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-                // Chapters that are to come have an empty link in the summary.
-                // The Spanish book is built beside this one, below es/.
-                let built = target.starts_with("es/");
-                if built || target.contains("://") || (target.is_empty() && name == "SUMMARY.md") {
-                    continue;
-                }
-                let (file, fragment) = target.split_once('#').unwrap_or((target, ""));
-                let aim = if file.is_empty() { path.clone() } else { path.with_file_name(file) };
-                let content = fs::read_to_string(&aim).ok();
-                let heading = |line: &str| {
-                    line.starts_with('#') && heading_id(line.trim_start_matches('#')) == fragment
-                };
-                let found = content.is_some_and(|text| fragment.is_empty() || text.lines().any(heading));
-                if !found {
-                    let _ = writeln!(faults, "{name}:{line}: the link to {target} leads nowhere");
-                }
             }
         }
     }
