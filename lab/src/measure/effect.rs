@@ -51,6 +51,7 @@ pub struct Effect {
 
 impl Effect {
     /// Compares two series; none where one is empty.
+    // ANCHOR: between
     pub fn between(first: &[f64], second: &[f64], floor: Floor, seed: u64) -> Option<Self> {
         if first.is_empty() || second.is_empty() {
             return None;
@@ -61,6 +62,7 @@ impl Effect {
             difference.abs() > floor.absolute && difference.abs() > floor.relative * median(first).abs();
         Some(Self { difference, p, delta: cliffs_delta(first, second), counts: large && p < SIGNIFICANT })
     }
+    // ANCHOR_END: between
 
     /// The effect in a word (Romano and others 2006: thresholds 0.147, 0.33 and 0.474).
     pub fn size(&self) -> &'static str {
