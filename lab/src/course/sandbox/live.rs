@@ -193,10 +193,7 @@ impl Live {
         container.delete(true)?;
         let output = self.reader.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
         // What Rust says when there are no more addresses; how it then dies depends on being process 1, which SIGABRT leaves alone.
-        if limit.is_none()
-            && exit == Exit::Signal(nix::libc::SIGABRT)
-            && output.contains("memory allocation of")
-        {
+        if limit.is_none() && matches!(exit, Exit::Signal(_)) && output.contains("memory allocation of") {
             limit = Some(Limit::Memory);
         }
         Ok(Ended { code: exit.code(), output, limit })
