@@ -2,8 +2,10 @@
 
 use clap::{Arg, ArgAction, Command};
 
-/// Of each subcommand: its name, what it does, and its arguments, each with what it is.
-const ACTIONS: &[(&str, &str, &[(&str, &str)])] = &[
+/// Of a subcommand: its name, what it does, and its arguments, each with what it is.
+type Action = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const ACTIONS: &[Action] = &[
     ("list", "Muestra las lecciones y hasta dónde llegaste", &[]),
     ("start", "Hace una carpeta con el programa de la lección, para que lo completes", AT),
     (
