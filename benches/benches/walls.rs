@@ -3,14 +3,15 @@
 //! `cargo bench -p benches --bench walls -- [ROUNDS [VM_ROUNDS]]`; as root. A peer that is not installed is named as absent.
 //! As in the bench `container`, everything runs in a mount namespace in which cgroups are version 2, without device rules.
 
+mod peers;
+
 use std::error::Error;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use benches::cgroups::own_cgroups;
 use benches::programs::{own, peer};
 use benches::race::{Contender, print, race};
-use lab::image::{Store, embedded};
+use peers::{bundle, peer_run};
 
 /// The seed of every shuffle and resampling here, so that a run can be repeated in the same order.
 const SEED: u64 = 1;
@@ -44,31 +45,4 @@ fn main() -> Result<(), Box<dyn Error>> {
     let laps = race(&mut [run("container"), run("vm")], vm_rounds, SEED)?;
     print(&format!("both walls, {vm_rounds} interleaved runs"), &laps, "lab run --runtime container", SEED);
     Ok(())
-}
-
-/// A bundle of the default image's files for the peers: the runtime's own default configuration, with our program.
-fn bundle(place: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    let store = Store::open(&place.join("images"))?;
-    embedded::ensure(&store)?;
-    let image = store.resolve(embedded::NAME)?;
-    let rootfs = store.layer_dirs(&image, &())?.into_iter().next().ok_or("the default image has a layer")?;
-    let spec = oci_spec::runtime::Spec::default();
-    let mut spec = serde_json::to_value(spec)?;
-    spec["root"] = serde_json::json!({ "path": rootfs, "readonly": true });
-    spec["process"]["args"] = serde_json::json!(["/bin/hello"]);
-    spec["linux"]["resources"] = serde_json::json!({});
-    spec["process"]["terminal"] = false.into();
-    let bundle = place.join("bundle");
-    std::fs::create_dir(&bundle)?;
-    std::fs::write(bundle.join("config.json"), serde_json::to_vec(&spec)?)?;
-    Ok(bundle)
-}
-
-fn peer_run(name: &str, program: PathBuf, bundle: &Path) -> Contender {
-    let (bundle, prefix) = (bundle.to_owned(), format!("lab-bench-{name}-{}", std::process::id()));
-    Contender::new(name, move |number| {
-        let mut command = Command::new(&program);
-        command.args(["run", "--bundle"]).arg(&bundle).arg(format!("{prefix}-{number}"));
-        command
-    })
 }

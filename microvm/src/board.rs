@@ -20,6 +20,7 @@ use crate::arch::probe::Probe;
 use crate::bus::{Bus, SharedDevice};
 use crate::devices::boot_timer::BootTimer;
 use crate::devices::power::{Power, Reset, Sleep};
+use crate::devices::renewals::Renewals;
 use crate::devices::serial::{Console, Serial};
 use crate::devices::virtio::balloon::Balloon;
 use crate::devices::virtio::{VirtioDevice, VirtioMmio};
@@ -34,6 +35,8 @@ pub(crate) struct Board {
     windows: Bus,
     power: Power,
     serial: Arc<Mutex<Serial>>,
+    renewals: Arc<Mutex<Renewals>>,
+    boot_timer: Arc<Mutex<BootTimer>>,
     virtio: Vec<Arc<Mutex<VirtioMmio>>>,
     /// The thread that all devices share, and one for each that may wait.
     /// In a lock only so that a board can be shared between threads; there is nothing to wait for.
@@ -60,11 +63,14 @@ impl Board {
         let power = Power::default();
         let serial = Serial::new(interrupt(vm, layout::SERIAL_IRQ)?, console.clone());
         let serial = Arc::new(Mutex::new(serial));
-        let devices: [(u64, u64, SharedDevice); 4] = [
+        let renewals = Arc::new(Mutex::new(Renewals::default()));
+        let boot_timer = Arc::new(Mutex::new(BootTimer::new(timeline.clone())));
+        let devices: [(u64, u64, SharedDevice); 5] = [
             (layout::SERIAL, layout::SERIAL_SIZE, serial.clone()),
             (layout::I8042_COMMAND, 1, Arc::new(Mutex::new(Reset::new(power.clone())))),
             (layout::ACPI_SLEEP, layout::ACPI_SLEEP_SIZE, Arc::new(Mutex::new(Sleep::new(power.clone())))),
-            (guest_wire::BOOT_TIMER_PORT.into(), 1, Arc::new(Mutex::new(BootTimer::new(timeline.clone())))),
+            (guest_wire::BOOT_TIMER_PORT.into(), 1, boot_timer.clone()),
+            (guest_wire::RENEWALS_PORT.into(), 4, renewals.clone()),
         ];
         let mut ports = Bus::new();
         for (base, len, device) in devices {
@@ -75,6 +81,8 @@ impl Board {
             windows: Bus::new(),
             power,
             serial,
+            renewals,
+            boot_timer,
             virtio: Vec::new(),
             event_loops: Mutex::default(),
         })
@@ -143,6 +151,7 @@ impl Board {
             profile: profile.then(Arc::<Profile>::default),
             explain,
             timeline: timeline.clone(),
+            in_program: false,
         }
     }
 
@@ -155,6 +164,16 @@ impl Board {
     /// The serial port, locked.
     pub(crate) fn serial(&self) -> MutexGuard<'_, Serial> {
         self.serial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the kernel's list of renewals is, locked.
+    pub(crate) fn renewals(&self) -> MutexGuard<'_, Renewals> {
+        self.renewals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The boot timer, locked.
+    pub(crate) fn boot_timer(&self) -> MutexGuard<'_, BootTimer> {
+        self.boot_timer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The virtio devices, in the order of their windows, locked.

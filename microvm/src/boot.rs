@@ -1,10 +1,8 @@
 //! Booting a machine: the whole story, from `/dev/kvm` to the guest's first instruction, as one list of steps.
 
 use std::os::unix::net::UnixListener;
-use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 
 use lab_clock::{Mark, Timeline};
 use vm_memory::GuestMemoryMmap;
@@ -20,7 +18,7 @@ use crate::devices::serial::Console;
 use crate::devices::virtio::VirtioDevice;
 use crate::explain::{Explain, Placed};
 use crate::initramfs::Initramfs;
-use crate::kvm::Kvm;
+use crate::kvm::{self, Kvm};
 use crate::vm::{AtEnd, Parts, Vm};
 use crate::{Error, board, loader, memory};
 
@@ -77,29 +75,18 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
     timeline.mark(Mark::VmCreated);
 
     let guest = memory::allocate(config.memory_mib)?;
-    // KVM waits until nobody reads its old list of memory any more (an SRCU grace period): milliseconds on a busy host, in which
-    // this thread makes the first vCPU and puts the kernel into the memory.
-    let cpuid = kvm.supported_cpuid()?;
-    let (registered, prepared) = thread::scope(|scope| {
-        let registered = scope.spawn(|| memory::register(&vm, &guest));
-        let prepared = || {
-            // The first vCPU is made early, because it runs the probe, and the probe decides what the kernel is told.
-            let first = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
-            // CPUID first: KVM refuses to change it once a vCPU has run.
-            cpu::set_identity(&first, cpuid.clone(), 0, config.vcpus)?;
-            cpu::set_mode(&first, &guest, Entry::Linux64(0))?;
-            let cache = config.kernel_cache.as_deref();
-            let kernel = loader::load(&guest, &config.kernel, cache, config.memory_mib)?;
-            let initramfs = write_initramfs(&guest, config.initramfs, kernel.end, config.memory_mib)?;
-            Ok::<_, Error>((first, kernel, initramfs))
-        };
-        let prepared = prepared();
-        (registered.join(), prepared)
-    });
-    registered.unwrap_or_else(|panic| resume_unwind(panic))?;
+    memory::register(&vm, &guest)?;
     timeline.mark(Mark::MemoryReady);
 
-    let (mut first, kernel, initramfs) = prepared?;
+    kvm::make_chips(&vm)?;
+    // The first vCPU is made early, because it runs the probe, and the probe decides what the kernel is told.
+    let mut first = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+    // CPUID first: KVM refuses to change it once a vCPU has run.
+    let cpuid = kvm.supported_cpuid()?;
+    cpu::set_identity(&first, cpuid.clone(), 0, config.vcpus)?;
+    cpu::set_mode(&first, &guest, Entry::Linux64(0))?;
+    let kernel = loader::load(&guest, &config.kernel, config.kernel_cache.as_deref(), config.memory_mib)?;
+    let initramfs = write_initramfs(&guest, config.initramfs, kernel.end, config.memory_mib)?;
     let probe = probe::run(&mut first, &guest)?;
     let quirks = Quirks::of(probe, config.plain, config.vcpus);
     let vcpus = quirks.vcpus(config.vcpus);
@@ -162,6 +149,7 @@ pub fn boot(config: Config) -> Result<Vm, Error> {
         console: config.console,
         probe,
         at_end: config.at_end,
+        paused: false,
     })?;
     if let Some(listener) = config.gdb {
         machine.debug(listener)?;

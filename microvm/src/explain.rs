@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -46,6 +47,18 @@ impl Explain {
         let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
         // An explanation that nobody reads any more is no reason to stop the machine.
         let _ = writeln!(to, "{text}").and_then(|()| to.flush());
+    }
+
+    /// That the machine is made of a snapshot, and of which sort.
+    pub(crate) fn restored(&self, path: &Path, in_program: bool) {
+        self.line(&format!("made of the snapshot {}:", path.display()));
+        self.line(if in_program {
+            "  a fork of this very command, taken at its program's first instruction: where its pages are is the same in all \
+             machines of it; random numbers, time of day and host name were renewed in memory"
+        } else {
+            "  of this kind of machine, taken before its process executed anything: PID 1 renews random numbers, time of day and \
+             names, then executes the command"
+        });
     }
 
     /// The memory map.
@@ -106,6 +119,10 @@ impl Explain {
             (layout::SERIAL, "serial console"),
             (layout::ACPI_SLEEP, "ACPI: power off"),
             (guest_wire::BOOT_TIMER_PORT.into(), "boot timer: marks of the guest's start"),
+            (
+                guest_wire::RENEWALS_PORT.into(),
+                "where the kernel lists what machines of one snapshot must not share",
+            ),
         ];
         for (port, what) in ports {
             self.line(&format!("  {port:#06x}  {what}"));

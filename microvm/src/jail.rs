@@ -62,6 +62,11 @@ pub(crate) fn prepare(sockets: bool) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether threads of this process are jailed: files are out of reach then, once it is locked.
+pub(crate) fn is_prepared() -> bool {
+    FILTERS.get().is_some()
+}
+
 /// Namespaces of its own for this process, while it has one thread.
 ///
 /// # Errors

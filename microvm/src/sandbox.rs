@@ -4,12 +4,13 @@
 //! [`Sandbox::start`] lets the workload go. After that the caller waits on [`Sandbox::exit_fd`].
 
 use std::fs::{self, DirBuilder};
+use std::mem::replace;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lab_clock::Timeline;
@@ -32,7 +33,7 @@ use crate::spec::{self, Process, Spec};
 use crate::stats::Report;
 use crate::vm::{AtEnd, LINES, Vm};
 use crate::warm::Warm;
-use crate::{Error, boot, shares, snapshot};
+use crate::{Error, boot, jail, shares, snapshot, sys};
 
 /// The guest's PID 1 (microvm/guest/init), built by build.rs.
 pub static GUEST_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-init"));
@@ -163,7 +164,21 @@ pub struct Sandbox {
     exit: Arc<EventFd>,
     is_warm: bool,
     _sockets: Vec<SocketFile>,
+    /// What its start has left to do.
+    begin: Mutex<Begin>,
+    /// Whether it has nothing of the host's to finish writing, or to say: no shared directory, no network card.
+    is_alone: bool,
     _files: StateDir,
+}
+
+/// How the workload comes to run.
+enum Begin {
+    /// The guest executes it.
+    Execute,
+    /// So, and a snapshot is taken when it is at its first instruction.
+    Take(Box<Warm>),
+    /// It is there already, in a machine that is held.
+    Go,
 }
 
 /// The sandbox's own process; [`Sandbox::exec`] adds others.
@@ -193,6 +208,7 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
 
     let root = options.root_fs.device();
     let shares = shares::of(&spec, &options.bundle, options.root_fs.directory())?;
+    let is_alone = shares.is_empty() && options.network.interfaces.is_empty();
     let accel = resolve(options.accel);
     let warm = match &options.warm {
         Some(_) if accel == Accel::Tcg => return Err(no_snapshot()),
@@ -202,13 +218,35 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         }
         None => None,
     };
-    let restored = warm.as_ref().map(|warm| restore(warm, &options, &shares, &diagnostics, &timeline));
     let (mut sockets, mut gdb) = (Vec::new(), None);
     if let Some(path) = &diagnostics.gdb {
         let (file, listener) = SocketFile::listen(path)?;
         sockets.push(file);
         gdb = Some(listener);
     }
+    // Who debugs a machine wants to see it begin.
+    let command = warm.as_ref().and_then(|warm| warm.command.as_deref()).filter(|_| gdb.is_none());
+    let with = Some(renew(&spec));
+    let restored = command.map(|command| restore(command, &options, &shares, &diagnostics, &timeline, with));
+    if let Some((machine, channel, vsock)) = restored.transpose()?.flatten() {
+        warm.iter().for_each(Warm::touch);
+        sockets.extend(vsock);
+        let (session, first) = Session::resume_command(channel, Some(timeline), &process, options.stdio)?;
+        let (exit, session) = (session.exit_fd(first)?, Arc::new(session));
+        let begin = Mutex::new(Begin::Go);
+        return Ok(Sandbox {
+            session,
+            machine,
+            spec,
+            exit,
+            is_warm: true,
+            _sockets: sockets,
+            begin,
+            is_alone,
+            _files: files,
+        });
+    }
+    let restored = warm.as_ref().map(|warm| restore(warm, &options, &shares, &diagnostics, &timeline, None));
     if let Some((mut machine, channel, vsock)) = restored.transpose()?.flatten() {
         sockets.extend(vsock);
         machine.debug(gdb)?;
@@ -216,7 +254,18 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
             Session::resume(channel, Some(timeline), &spec, &options.network, &process, options.stdio)?;
         let exit = session.exit_fd(first)?;
         let session = Arc::new(session);
-        return Ok(Sandbox { session, machine, spec, exit, is_warm: true, _sockets: sockets, _files: files });
+        let begin = begin(warm.and_then(|warm| warm.command));
+        return Ok(Sandbox {
+            session,
+            machine,
+            spec,
+            exit,
+            is_warm: true,
+            _sockets: sockets,
+            begin,
+            is_alone,
+            _files: files,
+        });
     }
 
     let (channel, port, at_end) = channel()?;
@@ -272,9 +321,31 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
     }
     let exit = session.exit_fd(first)?;
     let session = Arc::new(session);
-    Ok(Sandbox { session, machine, spec, exit, is_warm: false, _sockets: sockets, _files: files })
+    let begin = begin(warm.and_then(|warm| warm.command));
+    Ok(Sandbox {
+        session,
+        machine,
+        spec,
+        exit,
+        is_warm: false,
+        _sockets: sockets,
+        begin,
+        is_alone,
+        _files: files,
+    })
 }
 // ANCHOR_END: create
+
+fn begin(command: Option<Box<Warm>>) -> Mutex<Begin> {
+    // A jailed process has no files left to write when the workload is started.
+    let command = command.filter(|_| !jail::is_prepared());
+    Mutex::new(command.map_or(Begin::Execute, Begin::Take))
+}
+
+/// What a machine of a command's snapshot gets of its own.
+fn renew(spec: &Spec) -> snapshot::Renew {
+    snapshot::Renew { host_name: spec.hostname.clone() }
+}
 
 /// The agent's channel: our end, the port of the virtio-console, and what is to be done at the machine's end: the agent then
 /// learns of it as of a peer that hung up. What is under way can still be read.
@@ -293,6 +364,7 @@ fn restore(
     shares: &[Share],
     diagnostics: &Diagnostics,
     timeline: &Arc<Timeline>,
+    renew: Option<snapshot::Renew>,
 ) -> Result<Option<(Machine, OwnedFd, Option<SocketFile>)>, Error> {
     if !warm.path.exists() {
         return Ok(None);
@@ -302,9 +374,11 @@ fn restore(
     let restored = snapshot::restore(snapshot::Restore {
         path: warm.path.clone(),
         identity: warm.identity.clone(),
+        renew,
         devices: devices(options, shares, port, &mut vsock)?,
         console: diagnostics.console.clone(),
         profile: diagnostics.profile,
+        explain: diagnostics.explain.clone(),
         at_end,
         timeline: timeline.clone(),
     });
@@ -329,7 +403,26 @@ impl Sandbox {
     /// # Errors
     /// The command does not exist ([`Error::exit_code`] 127), cannot be executed (126), or anything else (125).
     pub fn start(&self) -> Result<(), Error> {
-        self.session.start(FIRST).map_err(|error| explain(error, &self.machine))
+        let begin = self.begin.lock().map_or(Begin::Execute, |mut begin| replace(&mut begin, Begin::Execute));
+        let told = |error| explain(error, &self.machine);
+        match (begin, &self.machine) {
+            (Begin::Go, machine) => {
+                self.session.go(FIRST).map_err(told)?;
+                machine.resume();
+                // Many machines of one snapshot may run: what making this one took is given back.
+                sys::trim_heap();
+                Ok(())
+            }
+            (Begin::Take(warm), Machine::Kvm(vm)) => match self.session.start_halted(FIRST).map_err(told)? {
+                Some(halted) => {
+                    warm.take_command(vm, &halted, || self.session.go(FIRST).map_err(told))?;
+                    self.session.mark_executed();
+                    Ok(())
+                }
+                None => Ok(()),
+            },
+            _ => self.session.start(FIRST).map_err(told),
+        }
     }
 
     /// Becomes readable when the workload has ended, or the guest has.
@@ -429,7 +522,8 @@ impl Sandbox {
         }
     }
 
-    /// Ends the guest, by its own power-off if it manages that soon, and gives everything back.
+    /// Ends the guest, and gives everything back. Where something of the host's is in it, by its own power-off if it manages that
+    /// soon; a machine whose memory is all that it has written to needs none.
     ///
     /// # Errors
     /// None yet: what the operating system holds for us goes with its handles.
@@ -438,9 +532,9 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Ends the guest, by its own power-off if it manages that soon, so that what it wrote is written.
+    /// Ends the guest, by its own power-off if it manages that soon, so that what it wrote of the host's is written.
     pub fn power_off(&self) {
-        if self.session.power_off().is_ok() {
+        if !self.is_alone && self.session.power_off().is_ok() {
             self.machine.resume();
             let _ = self.machine.wait_until(Instant::now() + GRACE);
         }

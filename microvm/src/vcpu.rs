@@ -49,6 +49,8 @@ pub(crate) struct Machine {
     pub(crate) profile: Option<Arc<Profile>>,
     pub(crate) explain: Option<Explain>,
     pub(crate) timeline: Arc<Timeline>,
+    /// It is made of a command's snapshot: the first instruction is the program's.
+    pub(crate) in_program: bool,
 }
 
 /// The handle by which other threads bring a vCPU out of the guest.
@@ -220,8 +222,14 @@ impl Vcpu {
         let mut first = self.index == 0;
         let stats = self.machine.stats.clone();
         let explain = self.machine.explain.clone();
+        if self.control.take_request(&self.fd) & STOP != 0 {
+            return End::Stopped;
+        }
         if first {
             self.machine.timeline.mark(Mark::FirstRun);
+            if self.machine.in_program {
+                self.machine.timeline.mark(Mark::Executed);
+            }
         }
         loop {
             let exit = self.fd.run();

@@ -93,12 +93,14 @@ pub(crate) struct Parts {
     pub(crate) console: Console,
     pub(crate) probe: Probe,
     pub(crate) at_end: Option<AtEnd>,
+    /// Whether it waits for [`Vm::resume`] before it runs.
+    pub(crate) paused: bool,
 }
 
 impl Vm {
     /// Starts the devices' threads, then one for each vCPU.
     pub(crate) fn start(parts: Parts) -> Result<Self, Error> {
-        let Parts { vm, memory, vcpus, machine, mut board, console, probe, at_end } = parts;
+        let Parts { vm, memory, vcpus, machine, mut board, console, probe, at_end, paused } = parts;
         let devices = board.spawn()?;
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(Error::system("make the end's event (eventfd)"))?;
@@ -112,7 +114,7 @@ impl Vm {
             board,
             kvm: vm,
             memory,
-            paused: Mutex::new(false),
+            paused: Mutex::new(paused),
             ending,
             console,
             stats: machine.stats,
@@ -122,6 +124,9 @@ impl Vm {
         // From here on an error drops `this`, which stops and joins the threads already started.
         for vcpu in vcpus {
             let (ending, control) = (this.ending.clone(), vcpu.control.clone());
+            if paused {
+                control.set_paused(true);
+            }
             let thread = thread::Builder::new()
                 .name(format!("vcpu{}", vcpu.index))
                 .stack_size(STACK)

@@ -47,11 +47,11 @@ marks! {
 
     /// VM: `/dev/kvm` is open and its version checked.
     KvmOpened = 30 => "kvm-opened",
-    /// VM: `KVM_CREATE_VM` returned, interrupt controllers made.
+    /// VM: `KVM_CREATE_VM` returned.
     VmCreated = 31 => "vm-created",
     /// VM: guest memory is mapped and registered.
     MemoryReady = 32 => "memory-ready",
-    /// VM: kernel, initramfs and command line are in guest memory.
+    /// VM: interrupt controllers and the first vCPU are made; kernel, initramfs and command line are in guest memory.
     KernelLoaded = 33 => "kernel-loaded",
     /// VM: devices are wired to the bus.
     DevicesReady = 34 => "devices-ready",

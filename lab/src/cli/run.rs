@@ -95,7 +95,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME", help_heading = "Virtual machine")]
     kernel: Option<String>,
     /// Start the machine from a snapshot of its kind (image, kernel, size and options, whatever the command) where there is
-    /// one, and leave one for the next run where there is none
+    /// one, and leave one for the next run where there is none. The same command again starts as a fork of its first run, at
+    /// its first instruction, with random numbers, time and host name of its own, but its memory layout
     #[arg(long, help_heading = "Virtual machine")]
     warm: bool,
     /// Make this Unix socket, by which the host's programs reach those in the machine (vsock): connect, and say CONNECT PORT.

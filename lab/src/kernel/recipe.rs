@@ -98,6 +98,7 @@ pub const PATCHES: &[Patch] = patches![
     "0019-acpi-without-pci.patch",
     "0020-memory-for-one-cpu.patch",
     "0021-no-sysfs-for-interrupts.patch",
+    "0022-list-what-a-snapshot-shares.patch",
 ];
 
 /// Without this patch a kernel runs programs only where KVM has VT-x or SVM behind it.

@@ -96,11 +96,22 @@ impl Lab {
             let _ = std::fs::remove_dir_all(&home);
             std::fs::create_dir_all(&home).expect("a directory");
             let lab = Self { home, _temporary: None };
-            let archive = image::archive(lab.home());
-            let store = lab::image::Store::open(&lab.home().join("data/images")).expect("a store");
-            store.load(&archive, &()).expect("the image loads");
+            lab.load_image();
             lab
         })
+    }
+
+    /// A lab with the image, for one test.
+    pub fn own() -> Self {
+        let lab = Self::empty();
+        lab.load_image();
+        lab
+    }
+
+    fn load_image(&self) {
+        let archive = image::archive(self.home());
+        let store = lab::image::Store::open(&self.home().join("data/images")).expect("a store");
+        store.load(&archive, &()).expect("the image loads");
     }
 
     /// A lab without any image.

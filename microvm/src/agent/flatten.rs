@@ -13,6 +13,7 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Mount, Posi
 use super::AgentError;
 use crate::network::Network;
 use crate::shares;
+use crate::snapshot::command::HOSTNAME;
 use crate::spec::{Process, Spec};
 
 /// What holds the root file system, as the guest names it.
@@ -117,6 +118,21 @@ pub fn lasting(payload: &[u8]) -> Vec<u8> {
         }
     }
     lasting.finish()
+}
+
+/// What of an `Exec` is the same for all runs of one command: all but the value of HOSTNAME, which is renewed in place and so counts
+/// by its length.
+pub fn command(exec: &[u8]) -> Vec<u8> {
+    let mut command = Writer::new(Vec::new());
+    for field in Fields::new(exec) {
+        match field.bytes.strip_prefix(HOSTNAME) {
+            Some(value) if field.tag == Tag::Env => {
+                command.field(field.tag, &[HOSTNAME, &(value.len() as u64).to_le_bytes()]);
+            }
+            _ => command.field(field.tag, &[field.bytes]),
+        }
+    }
+    command.finish()
 }
 
 /// The size that an `Exec` gives its terminal, where it has one and knows the size.

@@ -31,6 +31,6 @@ mod tests;
 
 pub use error::AgentError;
 pub use flatten::RootDevice;
-pub use session::{Exit, ProcessId, Session};
+pub use session::{Exit, Halted, ProcessId, Session};
 pub use stdio::Stdio;
 pub(crate) use stdio::pseudo_terminal;

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use guest_wire::{Kind, MAX_DATA, Stream, WINDOW};
 
 use super::channel::Channel;
+use super::session::Halted;
 use super::stdio::Streams;
 use super::{AgentError, Exit};
 
@@ -27,6 +28,10 @@ pub(super) struct Process {
     pub(super) phase: Phase,
     /// What `Start` is to say: nothing, where `Exec` said it.
     pub(super) start: Vec<u8>,
+    /// `Halt` was sent: it will be held at its program's first instruction.
+    pub(super) is_to_halt: bool,
+    /// Where it is held, once the guest has said so.
+    pub(super) held: Option<Halted>,
     input: Option<File>,
     /// Bytes of input that the guest will still take.
     window: u32,
@@ -40,6 +45,8 @@ pub(super) enum Phase {
     Prepared,
     /// `Start` was sent.
     Starting,
+    /// It executed its program, and is held at the first instruction.
+    Halted,
     /// The guest said `Started`.
     Running,
     /// The guest said `Exited` or `Failed`; output may still wait for the host's reader.
@@ -66,6 +73,8 @@ impl Process {
             command,
             phase: Phase::Prepared,
             start: Vec::new(),
+            is_to_halt: false,
+            held: None,
             input: streams.input,
             window: WINDOW,
             outputs: [Output::new(Stream::Output, streams.output), Output::new(Stream::Error, streams.error)],

@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::channel::{Channel, Frame};
 use super::process::{Phase, Process};
-use super::session::Shared;
+use super::session::{Halted, Shared};
 use super::stdio::Streams;
 use super::{AgentError, Exit, ProcessId};
 use crate::jail::{self, Role};
@@ -41,7 +41,14 @@ pub(super) enum Command {
         command: String,
         exec: Vec<u8>,
         streams: Streams,
+        /// It has executed its program already: only [`Command::Go`] is left.
+        halted: bool,
     },
+    /// A restored guest's process, which has executed its program already.
+    Go {
+        id: ProcessId,
+    },
+    Halt(ProcessId),
     Renew {
         payload: Vec<u8>,
     },
@@ -152,6 +159,10 @@ impl Pump {
                     }
                 }
                 Ready::Channel(flags) => {
+                    // What was asked for before the guest spoke comes first: it may be what the guest answers to.
+                    if !self.commands()? {
+                        return Ok(false);
+                    }
                     if flags.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
                         self.channel.fill()?;
                         while let Some(frame) = self.channel.next_frame()? {
@@ -227,11 +238,28 @@ impl Pump {
                     self.processes.insert(id, Process::new(id, command, streams));
                     self.next_id = self.next_id.max(id + 1);
                 }
-                Command::Adopt { id, command, exec, streams } => {
+                Command::Adopt { id, command, exec, streams, halted } => {
                     let mut process = Process::new(id, command, streams);
                     process.start = exec;
+                    if halted {
+                        process.phase = Phase::Halted;
+                    }
                     self.processes.insert(id, process);
                     self.next_id = self.next_id.max(id + 1);
+                }
+                Command::Halt(id) => {
+                    if let Some(process) = self.processes.get_mut(&id) {
+                        process.is_to_halt = true;
+                        self.say(Kind::Halt, id, &[]);
+                    }
+                }
+                Command::Go { id } => {
+                    if let Some(process) = self.processes.get_mut(&id)
+                        && process.phase == Phase::Halted
+                    {
+                        process.phase = Phase::Running;
+                        self.shared.started(id);
+                    }
                 }
                 Command::Renew { payload } => self.say(Kind::Renew, Header::SANDBOX, &payload),
                 Command::Await(id) => self.say(Kind::Await, id, &[]),
@@ -296,6 +324,31 @@ impl Pump {
         };
         match (kind, &process.phase) {
             (Kind::Prepared, Phase::Prepared | Phase::Starting) => self.shared.prepared(*id),
+            // That it is held counts when the guest has said both, in whatever order.
+            (Kind::Started, Phase::Starting) if process.is_to_halt => {
+                process.phase = Phase::Halted;
+                if process.held.is_some() {
+                    self.shared.halted(*id, process.held);
+                }
+            }
+            (Kind::Halted, Phase::Starting | Phase::Halted) if process.is_to_halt => {
+                process.held = halted(payload)?;
+                process.is_to_halt = process.held.is_some();
+                let is_started = process.phase == Phase::Halted;
+                match process.held {
+                    Some(at) if is_started => self.shared.halted(*id, Some(at)),
+                    Some(_) => {}
+                    None => {
+                        // It runs.
+                        if is_started {
+                            process.phase = Phase::Running;
+                            self.shared.started(*id);
+                            self.mark_first(*id, Mark::Executed);
+                        }
+                        self.shared.halted(*id, None);
+                    }
+                }
+            }
             (Kind::Started, Phase::Starting) => {
                 process.phase = Phase::Running;
                 self.shared.started(*id);
@@ -323,6 +376,7 @@ impl Pump {
                 let state = match phase {
                     Phase::Prepared => "prepared",
                     Phase::Starting => "being started",
+                    Phase::Halted => "held at its start",
                     Phase::Running => "running",
                     Phase::Ended(_) => "over",
                 };
@@ -376,6 +430,18 @@ fn failure(payload: &[u8]) -> Result<(Errno, String), AgentError> {
     let text = String::from_utf8_lossy(text);
     let step: String = text.trim().chars().filter(|c| !c.is_control()).take(512).collect();
     Ok((Errno::from_raw(i32::from_le_bytes(errno)), step))
+}
+
+/// The payload of `Halted`; none where the guest could not hold the process, which then runs.
+fn halted(payload: &[u8]) -> Result<Option<Halted>, AgentError> {
+    let Some((address, instruction)) = payload.split_first_chunk().filter(|_| !payload.is_empty()) else {
+        return Ok(None);
+    };
+    let told =
+        instruction.split_first_chunk().and_then(|(clock, rest)| Some((*clock, rest.try_into().ok()?)));
+    let (clock, instruction) =
+        told.ok_or_else(|| AgentError::protocol("a Halted without its instruction"))?;
+    Ok(Some(Halted { address: u64::from_le_bytes(*address), clock: u64::from_le_bytes(clock), instruction }))
 }
 
 /// A failed `execve(2)` is the command's fault; every other step is the sandbox's.

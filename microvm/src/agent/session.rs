@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use guest_wire::Header;
-use lab_clock::Timeline;
+use guest_wire::{Header, SPIN};
+use lab_clock::{Mark, Timeline};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::pump::{Command, Pump};
@@ -40,6 +40,7 @@ pub struct Session {
     wake: Arc<EventFd>,
     shared: Arc<Shared>,
     next_id: AtomicU16,
+    timeline: Option<Arc<Timeline>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -57,10 +58,33 @@ struct Status {
     processes: BTreeMap<ProcessId, ProcessStatus>,
 }
 
+/// Where a process is held: at its program's first instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Halted {
+    /// The guest-virtual address of that instruction.
+    pub address: u64,
+    /// The guest's time of day in nanoseconds since 1970, when it marked [`guest_wire::GuestMark::ClockRead`].
+    pub clock: u64,
+    /// What belongs there in place of the jump that holds it ([`guest_wire::SPIN`]).
+    pub instruction: [u8; SPIN.len()],
+}
+
+/// What came of holding a process, if it was to be held.
+#[derive(Clone, Copy, Debug)]
+enum Hold {
+    /// The guest has not said yet.
+    Unknown,
+    /// It is held there.
+    At(Halted),
+    /// The guest could not: it runs.
+    Failed,
+}
+
 #[derive(Debug)]
 struct ProcessStatus {
     /// The guest said so; it is asked by [`Session::wait_prepared`] only.
     prepared: bool,
+    hold: Hold,
     started: bool,
     ended: Option<Result<Exit, AgentError>>,
     /// Readable from the end of the process on; never read, so that every waiter sees it.
@@ -97,10 +121,27 @@ impl Session {
         session.command(Command::Renew { payload: flatten::renew(spec, network, &seed)? })?;
         let size = flatten::terminal_size(&exec);
         let (id, command, streams) = session.add(process, stdio)?;
-        session.command(Command::Adopt { id, command, exec, streams })?;
+        session.command(Command::Adopt { id, command, exec, streams, halted: false })?;
         if let Some((rows, columns)) = size {
             session.resize(id, rows, columns)?;
         }
+        Ok((session, id))
+    }
+
+    /// Goes on with a guest that was restored from a snapshot in which its first process is at its program's first instruction.
+    /// It gets these streams, and runs from [`Session::go`] on.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn resume_command(
+        stream: OwnedFd,
+        timeline: Option<Arc<Timeline>>,
+        process: &Process,
+        stdio: Stdio,
+    ) -> Result<(Self, ProcessId), AgentError> {
+        let session = Self::begin(stream, timeline, true)?;
+        let (id, command, streams) = session.add(process, stdio)?;
+        session.command(Command::Adopt { id, command, exec: Vec::new(), streams, halted: true })?;
         Ok((session, id))
     }
 
@@ -108,12 +149,12 @@ impl Session {
         let wake = Arc::new(event()?);
         let shared = Arc::new(Shared::default());
         let (commands, mailbox) = mpsc::channel();
-        let pump = Pump::new(stream, mailbox, wake.clone(), shared.clone(), timeline, ready)?;
+        let pump = Pump::new(stream, mailbox, wake.clone(), shared.clone(), timeline.clone(), ready)?;
         let thread = thread::Builder::new()
             .name("agent".into())
             .spawn(move || pump.run())
             .map_err(AgentError::system("start the agent's thread"))?;
-        Ok(Self { commands, wake, shared, next_id: AtomicU16::new(0), thread: Some(thread) })
+        Ok(Self { commands, wake, shared, next_id: AtomicU16::new(0), timeline, thread: Some(thread) })
     }
 
     /// Waits until the guest's PID 1 is up.
@@ -167,7 +208,8 @@ impl Session {
         let id = self.next_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| {
             AgentError::config("65535 processes were started in this sandbox; start a new one")
         })?;
-        let status = ProcessStatus { prepared: false, started: false, ended: None, event };
+        let status =
+            ProcessStatus { prepared: false, hold: Hold::Unknown, started: false, ended: None, event };
         self.shared.lock().processes.insert(id, status);
         Ok((id, command, streams))
     }
@@ -194,6 +236,41 @@ impl Session {
             Some(Err(reason)) => Some(Err(reason.clone())),
             ended => (process.started || ended.is_some()).then_some(Ok(())),
         })
+    }
+
+    /// Has a prepared process execute its program and held at the first instruction of that. Where; nowhere, if the guest cannot
+    /// hold it: it runs then, and nothing is left to do. Otherwise it runs from [`Session::go`] on.
+    ///
+    /// # Errors
+    /// As [`Session::start`].
+    pub fn start_halted(&self, id: ProcessId) -> Result<Option<Halted>, AgentError> {
+        self.command(Command::Halt(id))?;
+        self.command(Command::Start(id))?;
+        self.wait_for(id, |process| match &process.ended {
+            Some(Err(reason)) => Some(Err(reason.clone())),
+            Some(Ok(_)) => Some(Ok(None)),
+            None => match process.hold {
+                Hold::Unknown => None,
+                Hold::At(halted) => Some(Ok(Some(halted))),
+                Hold::Failed => Some(Ok(None)),
+            },
+        })
+    }
+
+    /// Takes note that a process which was held runs from now on. To be called while the guest is held still.
+    ///
+    /// # Errors
+    /// Why the session ended.
+    pub fn go(&self, id: ProcessId) -> Result<(), AgentError> {
+        // The conversation learns of it before it hears anything of the guest's that comes later.
+        self.command(Command::Go { id })
+    }
+
+    /// Marks that the sandbox's process, which was held, goes on from its first instruction.
+    pub fn mark_executed(&self) {
+        if let Some(timeline) = &self.timeline {
+            timeline.mark(Mark::Executed);
+        }
     }
 
     /// Becomes readable when the process ended and all its output was passed on.
@@ -299,6 +376,13 @@ impl Shared {
     pub(super) fn prepared(&self, id: ProcessId) {
         if let Some(process) = self.lock().processes.get_mut(&id) {
             process.prepared = true;
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn halted(&self, id: ProcessId, at: Option<Halted>) {
+        if let Some(process) = self.lock().processes.get_mut(&id) {
+            process.hold = at.map_or(Hold::Failed, Hold::At);
         }
         self.changed.notify_all();
     }

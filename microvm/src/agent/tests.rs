@@ -10,7 +10,7 @@ use std::time::Duration;
 use guest_wire::{Field, Fields, Header, Kind, MAX_DATA, Stream, Tag, VERSION, WINDOW};
 use lab_clock::{Mark, Timeline};
 
-use super::{AgentError, Exit, RootDevice, Session, Stdio, flatten};
+use super::{AgentError, Exit, Halted, RootDevice, Session, Stdio, flatten};
 use crate::network::{Interface, Link, Network};
 use crate::spec::{Process, Spec};
 
@@ -593,4 +593,68 @@ fn what_lasts_is_all_but_what_each_run_says_anew() {
         flatten::lasting(&setup),
         flatten::lasting(&flatten::setup(&spec, &squash, &Network::default()).unwrap())
     );
+}
+
+#[test]
+fn a_process_that_is_held_takes_no_input_until_it_goes() {
+    let (session, mut guest) = session();
+    guest.ready();
+    let (stdio, mut ends) = streams();
+    let id = session.exec(&process(&["hello"]), stdio).unwrap();
+    guest.expect(Kind::Exec);
+    ends.stdin.write_all(b"early").unwrap();
+    let mut inside = Guest(guest.0.try_clone().unwrap());
+    let answer = std::thread::spawn(move || {
+        inside.expect(Kind::Halt);
+        inside.expect(Kind::Start);
+        let told = [&0x40_1000u64.to_le_bytes()[..], &[9, 0, 0, 0, 0, 0, 0, 0, 0x31, 0xed]].concat();
+        inside.say(Kind::Halted, Stream::Input, 0, &told);
+        inside.say(Kind::Started, Stream::Input, 0, &1u32.to_le_bytes());
+    });
+    let halted = session.start_halted(id).unwrap();
+    assert_eq!(halted, Some(Halted { address: 0x40_1000, clock: 9, instruction: [0x31, 0xed] }));
+    answer.join().unwrap();
+    guest.0.set_nonblocking(true).unwrap();
+    assert!(guest.0.read(&mut [0]).is_err(), "not a byte yet");
+    guest.0.set_nonblocking(false).unwrap();
+    session.go(id).unwrap();
+    assert_eq!(guest.expect(Kind::Data).1, b"early");
+    guest.exit(0, 3);
+    assert_eq!(session.wait(id), Ok(Exit::Code(3)));
+}
+
+#[test]
+fn a_process_that_the_guest_cannot_hold_runs() {
+    let (session, mut guest) = session();
+    guest.ready();
+    let id = session.exec(&process(&["hello"]), streams().0).unwrap();
+    guest.expect(Kind::Exec);
+    let answer = std::thread::spawn(move || {
+        guest.expect(Kind::Halt);
+        guest.expect(Kind::Start);
+        guest.say(Kind::Started, Stream::Input, 0, &1u32.to_le_bytes());
+        guest.say(Kind::Halted, Stream::Input, 0, &[]);
+        guest.exit(0, 0);
+        guest
+    });
+    assert_eq!(session.start_halted(id), Ok(None));
+    assert_eq!(session.wait(id), Ok(Exit::Code(0)));
+    drop(answer.join().unwrap());
+}
+
+#[test]
+fn a_restored_command_runs_without_a_word_to_its_guest() {
+    let (host, guest) = UnixStream::pair().unwrap();
+    guest.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut guest = Guest(guest);
+    let (stdio, mut ends) = streams();
+    let (session, id) = Session::resume_command(host.into(), None, &process(&["hello"]), stdio).unwrap();
+    session.go(id).unwrap();
+    guest.say(Kind::Data, Stream::Output, 0, b"out");
+    guest.exit(0, 0);
+    assert_eq!(session.wait(id), Ok(Exit::Code(0)));
+    drop(session);
+    let mut out = String::new();
+    ends.stdout.read_to_string(&mut out).unwrap();
+    assert_eq!(out, "out");
 }

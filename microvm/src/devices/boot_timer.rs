@@ -3,6 +3,7 @@
 //! So the guest's start is on the same clock as everything else, whatever the guest's own clock thinks.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use guest_wire::GuestMark;
 use lab_clock::{Mark, Timeline};
@@ -13,17 +14,26 @@ use crate::bus::BusDevice;
 #[derive(Debug)]
 pub struct BootTimer {
     timeline: Arc<Timeline>,
+    clock_read: Option<SystemTime>,
 }
 
 impl BootTimer {
     /// A boot timer that marks on this timeline.
     pub fn new(timeline: Arc<Timeline>) -> Self {
-        Self { timeline }
+        Self { timeline, clock_read: None }
     }
 }
 
-fn mark_of(mark: GuestMark) -> Mark {
-    match mark {
+impl BootTimer {
+    /// The host's time when the guest last said that it had just read its own.
+    pub fn clock_read(&self) -> Option<SystemTime> {
+        self.clock_read
+    }
+}
+
+/// The mark on the timeline, if it is one of a start.
+fn mark_of(mark: GuestMark) -> Option<Mark> {
+    Some(match mark {
         GuestMark::KernelEntered => Mark::KernelEntered,
         GuestMark::KernelInitcalls => Mark::KernelInitcalls,
         GuestMark::KernelDone => Mark::KernelDone,
@@ -31,7 +41,8 @@ fn mark_of(mark: GuestMark) -> Mark {
         GuestMark::AgentReady => Mark::AgentReady,
         GuestMark::RootMounted => Mark::RootMounted,
         GuestMark::Executed => Mark::Executed,
-    }
+        GuestMark::ClockRead => return None,
+    })
 }
 
 impl BusDevice for BootTimer {
@@ -43,7 +54,10 @@ impl BusDevice for BootTimer {
         if let [byte] = data
             && let Some(mark) = GuestMark::from_byte(*byte)
         {
-            self.timeline.mark(mark_of(mark));
+            match mark_of(mark) {
+                Some(mark) => self.timeline.mark(mark),
+                None => self.clock_read = Some(SystemTime::now()),
+            }
         }
     }
     // ANCHOR_END: write

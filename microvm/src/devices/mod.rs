@@ -2,5 +2,6 @@
 
 pub mod boot_timer;
 pub mod power;
+pub mod renewals;
 pub mod serial;
 pub mod virtio;

@@ -26,7 +26,7 @@ use crate::{Error, memory, sys};
 const MAGIC: [u8; 8] = *b"LAB-VM\x00\x1a";
 
 /// Raised with every change of what is in the file. Others are refused: a snapshot is made again in seconds.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Where the state begins: the header has a page of its own.
 const STATE: u64 = layout::PAGE;

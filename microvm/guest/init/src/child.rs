@@ -9,6 +9,7 @@ use freestanding::sys::process::{self, namespaces};
 use freestanding::sys::signal::{self, Set};
 use freestanding::sys::terminal::Size;
 use freestanding::{Errno, Fd, OwnedFd, Text};
+use guest_wire::MAX_PAYLOAD;
 
 use crate::boot::Timer;
 use crate::failure::{During, Failure};
@@ -44,7 +45,10 @@ pub fn run(exec: &Exec, world: World, ends: &Ends, timer: &Timer) -> ! {
             if report.write_all(&prepared.encode()).is_err() {
                 process::exit(0);
             }
-            let Some(start) = wait_for_start(*ends.gate) else { process::exit(0) };
+            let Some((start, halt)) = wait_for_start(*ends.gate) else { process::exit(0) };
+            if halt && let Err(errno) = process::trace_me() {
+                fail(report, &Failure::new(errno, "ptrace", b""));
+            }
             // What `Start` says of arguments and environment counts; all else is done already.
             let said = if start.is_empty() { Ok(*exec) } else { Exec::read(&start) };
             match said {
@@ -61,14 +65,20 @@ fn fail(report: Fd, failure: &Failure) -> ! {
     process::exit(127)
 }
 
-/// Waits for PID 1's word: the payload of `Start`, its length before it. PID 1's end of the pipe closed instead means that the
-/// process is not wanted any more.
-fn wait_for_start(gate: Fd) -> Option<Array<u8>> {
+/// Beside the length of `Start`'s payload: the process is to be held at its program's first instruction.
+pub const HALT: u32 = 1 << 31;
+
+const _: () = assert!(MAX_PAYLOAD < HALT);
+
+/// Waits for PID 1's word: the payload of `Start`, its length before it, and whether to be held. PID 1's end of the pipe closed
+/// instead means that the process is not wanted any more.
+fn wait_for_start(gate: Fd) -> Option<(Array<u8>, bool)> {
     let mut len = [0; 4];
     read_all(gate, &mut len)?;
-    let mut start = Array::new(u32::from_le_bytes(len) as usize).ok()?;
+    let len = u32::from_le_bytes(len);
+    let mut start = Array::new((len & !HALT) as usize).ok()?;
     read_all(gate, &mut start)?;
-    Some(start)
+    Some((start, len & HALT != 0))
 }
 
 fn read_all(from: Fd, mut buffer: &mut [u8]) -> Option<()> {

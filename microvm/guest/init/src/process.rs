@@ -6,8 +6,9 @@ use freestanding::sys::poll::{Poll, is_readable, poll};
 use freestanding::sys::process::{self, Ended, Fork, Pid, namespaces};
 use freestanding::sys::signal::Signal;
 use freestanding::sys::terminal::Size;
+use freestanding::sys::time;
 use freestanding::{Errno, Fd, OwnedFd, Text};
-use guest_wire::{Header, Kind, MAX_DATA, Stream, WINDOW};
+use guest_wire::{GuestMark, Header, Kind, MAX_DATA, SPIN, Stream, WINDOW};
 
 use crate::boot::Timer;
 use crate::channel::{Over, Sender};
@@ -145,6 +146,8 @@ pub struct Process {
     /// `Start` came, with this payload.
     start: Option<Array<u8>>,
     is_awaited: bool,
+    /// It is to be held at its program's first instruction.
+    is_to_halt: bool,
     is_started: bool,
     has_failed: bool,
     has_terminal: bool,
@@ -194,6 +197,7 @@ impl Process {
                 pid_inside: None,
                 start: None,
                 is_awaited: false,
+                is_to_halt: false,
                 is_started: false,
                 has_failed: false,
                 has_terminal: exec.terminal.is_some(),
@@ -243,14 +247,20 @@ impl Process {
         }
     }
 
+    /// The host wants it held at its program's first instruction, once it is started.
+    pub fn halt(&mut self) {
+        self.is_to_halt = true;
+    }
+
     /// Lets the child go on, once it has said that it is prepared: before that its terminal is not here yet. Through the gate
-    /// goes the length of what `Start` said, then that.
+    /// goes the length of what `Start` said, then that; the length's top bit says that it is to be held.
     fn open_gate(&mut self) {
         if self.pid_inside.is_some()
             && let Some(start) = self.start.take()
             && let Some(gate) = self.gate.take()
         {
-            let len = (start.len() as u32).to_le_bytes();
+            let halt = if self.is_to_halt { child::HALT } else { 0 };
+            let len = (start.len() as u32 | halt).to_le_bytes();
             self.is_started = gate.write_all(&len).and_then(|()| gate.write_all(&start)).is_ok();
         }
     }
@@ -269,9 +279,47 @@ impl Process {
         }
     }
 
-    /// wait(2) said that it ended.
-    pub fn set_ended(&mut self, ended: Ended) {
-        self.ended = Some(ended);
+    /// The host counts its start from its being held, and later.
+    pub const fn is_to_halt(&self) -> bool {
+        self.is_to_halt
+    }
+
+    /// wait(2) said that it ended, or stopped: the latter before its execve(2), or by that. (Of a process that is held, there is
+    /// nothing else to tell the host meanwhile, so there is room.)
+    pub fn set_ended(&mut self, ended: Ended, timer: &Timer, sender: &mut Sender) {
+        match ended {
+            Ended::Stopped(signal) if signal == Signal::TRAP.number() as i32 => {
+                let held = self.hold();
+                let clock = time::realtime();
+                timer.mark(GuestMark::ClockRead);
+                let mut told = Text::<{ 16 + SPIN.len() }>::new();
+                if let Ok((address, instruction)) = held {
+                    told.text((address as u64).to_le_bytes()).text(clock.to_le_bytes()).text(instruction);
+                }
+                sender.message(Kind::Halted, Stream::Input, self.id, told.bytes());
+            }
+            Ended::Stopped(signal) => {
+                let _ = process::go_on(self.pid, signal);
+            }
+            ended => self.ended = Some(ended),
+        }
+    }
+
+    /// Puts a jump to itself where the child is, and lets it go on into that. What was there, and where.
+    fn hold(&self) -> Result<(usize, [u8; SPIN.len()]), Errno> {
+        let put = || {
+            let address = process::instruction_pointer(self.pid)?;
+            let old = process::peek(self.pid, address)?;
+            let (mut word, mut instruction) = (old.to_le_bytes(), SPIN);
+            for (to, spin) in word.iter_mut().zip(&mut instruction) {
+                core::mem::swap(to, spin);
+            }
+            process::poke(self.pid, address, usize::from_le_bytes(word))?;
+            Ok((address, instruction))
+        };
+        let held = put();
+        let _ = process::let_go(self.pid);
+        held
     }
 
     /// Standard input from the host.
@@ -447,7 +495,7 @@ impl Process {
             }
             let status = match ended {
                 Ended::Code(code) => u32::from(code),
-                Ended::Signal(number) => (128 + number as u32) | 1 << 31,
+                Ended::Signal(number) | Ended::Stopped(number) => (128 + number as u32) | 1 << 31,
             };
             sender.number(Kind::Exited, Stream::Input, self.id, status);
         }

@@ -117,6 +117,7 @@ impl Guest {
             if let Some(process) = process
                 && process.advance(polls, &mut self.sender)
                 && process.id == 0
+                && !process.is_to_halt()
             {
                 self.timer.mark(GuestMark::Executed);
             }
@@ -131,7 +132,7 @@ impl Guest {
     fn reap(&mut self) {
         while let Ok(Some((pid, ended))) = process::wait(Which::Any, false) {
             if let Some(process) = self.processes.iter_mut().flatten().find(|process| process.pid == pid) {
-                process.set_ended(ended);
+                process.set_ended(ended, &self.timer, &mut self.sender);
             }
         }
     }
@@ -168,6 +169,7 @@ impl Guest {
         match (kind, stream, process) {
             (Kind::Start, _, Some(process)) => process.start(payload)?,
             (Kind::Await, _, Some(process)) => process.report_prepared(sender),
+            (Kind::Halt, _, Some(process)) => process.halt(),
             (Kind::Signal, _, process) => {
                 let signal = number().and_then(Signal::new).ok_or(Over::Broken)?;
                 if let Some(process) = process {
@@ -190,7 +192,7 @@ impl Guest {
                     process.credit(stream, bytes);
                 }
             }
-            (Kind::Start | Kind::Await | Kind::Data | Kind::Closed, _, None) => {}
+            (Kind::Start | Kind::Await | Kind::Halt | Kind::Data | Kind::Closed, _, None) => {}
             // A guest's own kinds, or a stream's wrong direction.
             _ => return Err(Over::Broken),
         }

@@ -4,7 +4,7 @@ mod cage;
 
 use cage::{Guest, failure, number};
 use freestanding::Errno;
-use guest_wire::{Header, Kind, MAX_DATA, Stream, Tag, WINDOW, Writer};
+use guest_wire::{Header, Kind, MAX_DATA, SPIN, Stream, Tag, WINDOW, Writer};
 
 /// The status of a process that a signal ended.
 const fn by_signal(number: u32) -> u32 {
@@ -502,4 +502,39 @@ fn the_files_of_a_renewed_guest_are_others_while_its_process_waits() {
     guest.send(Kind::Renew, Header::SANDBOX, &writer.finish());
     guest.send(Kind::Start, 0, &[]);
     assert_eq!(guest.outcome(0).stdout, "new");
+}
+
+#[test]
+fn a_process_is_held_at_its_programs_first_instruction() {
+    let Some(mut guest) = Guest::with_sandbox() else { return };
+    guest.exec(0, &["hello"], |_| ());
+    guest.send(Kind::Halt, 0, &[]);
+    guest.send(Kind::Start, 0, &[]);
+    let mut frames = [guest.frame(), guest.frame()];
+    frames.sort_by_key(|(header, _)| header.kind as u8);
+    let [(started, _), (halted, told)] = frames;
+    assert_eq!((started.kind, halted.kind), (Kind::Started, Kind::Halted));
+    let (address, instruction) = told.split_first_chunk().expect("an address");
+    assert!(u64::from_le_bytes(*address) > 0);
+    let (clock, instruction) = instruction.split_first_chunk().expect("a time");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    assert!((now - 60_000_000_000..=now).contains(&u64::from_le_bytes(*clock)));
+    assert!(instruction.len() == SPIN.len() && instruction != SPIN, "what belongs there");
+    // It does nothing, while another process does.
+    let outcome = guest.run(1, &["sh", "-c", "read -r x < /proc/1/stat; echo $x"]);
+    assert!(outcome.stdout.contains("(hello) R"), "{outcome:?}");
+    guest.send(Kind::Signal, 0, &9u32.to_le_bytes());
+    let outcome = guest.outcome(0);
+    assert_eq!((outcome.stdout.as_str(), outcome.status), ("", Some(by_signal(9))));
+}
+
+#[test]
+fn a_process_that_is_to_be_held_and_does_not_exist_is_told() {
+    let Some(mut guest) = Guest::with_sandbox() else { return };
+    guest.exec(0, &["nope"], |_| ());
+    guest.send(Kind::Halt, 0, &[]);
+    guest.send(Kind::Start, 0, &[]);
+    let (header, payload) = guest.frame();
+    assert_eq!(header.kind, Kind::Failed);
+    assert_eq!(failure(&payload).0, Errno::NOENT.0);
 }

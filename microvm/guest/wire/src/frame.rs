@@ -38,6 +38,8 @@ numbered! {
         Renew = 7,
         /// Host: say `Prepared` as soon as the process is. No payload.
         Await = 8,
+        /// Host, before `Start`: hold the process at its program's first instruction and say `Halted`. No payload.
+        Halt = 9,
         /// Bytes of a stream: standard input from the host, output and error from the guest.
         Data = 32,
         /// The stream has ended. No payload.
@@ -54,6 +56,10 @@ numbered! {
         Failed = 67,
         /// Guest: the process is set up and waits for `Start`; said only to `Await`. No payload.
         Prepared = 68,
+        /// Guest: the process is at its program's first instruction, and stays: in place of that is a jump to itself. Payload:
+        /// the address as u64, PID 1's CLOCK_REALTIME in nanoseconds at its mark [`ClockRead`](crate::GuestMark::ClockRead) as u64,
+        /// then the [`SPIN`](crate::SPIN)`.len()` bytes that belong there.
+        Halted = 69,
     }
 }
 

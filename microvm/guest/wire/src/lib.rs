@@ -31,6 +31,15 @@
 //!  host   Start 0(arguments, environment)
 //! ```
 //!
+//! A snapshot of a *command* goes one step further. The process executes its program, is held at the first instruction of
+//! it by a jump to itself, and the host, which can write the guest's memory, puts the instruction back: in the snapshot, and
+//! in the machine that it took it of.
+//!
+//! ```text
+//!  host   Halt 0 · Start 0
+//!  guest  Started 0 · Halted 0(where, what belongs there)  snapshot
+//! ```
+//!
 //! **Flow control.** Each stream (standard input, output, error of each process) has a window of [`WINDOW`] bytes. A
 //! sender never has more than that under way; the receiver gives it back with `Credit` as it passes the bytes on. So a
 //! workload that does not read its input cannot block the signal that would end it.
@@ -49,7 +58,14 @@ pub use frame::{Header, HeaderError, Kind, Stream};
 pub const PORT_NAME: &str = "lab.agent";
 
 /// The version of this protocol, sent in `Ready`. The host refuses any other.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
+
+/// An instruction that jumps to itself: `jmp` with a displacement of -2 (SDM vol. 2, "JMP"). On aarch64 `b .` has four bytes.
+#[cfg(not(target_arch = "aarch64"))]
+pub const SPIN: [u8; 2] = [0xeb, 0xfe];
+/// An instruction that jumps to itself: `b .`.
+#[cfg(target_arch = "aarch64")]
+pub const SPIN: [u8; 4] = [0, 0, 0, 0x14];
 
 /// Bytes that may be under way in each direction of a stream before the receiver gives credit.
 pub const WINDOW: u32 = 64 * 1024;
@@ -65,6 +81,10 @@ pub const MAX_PAYLOAD: u32 = 1024 * 1024;
 /// A port rather than memory, so that user space reaches it by `ioperm(2)` with no mapping of its own. The number lies
 /// in the range 0x300 to 0x31f that the PC left to prototype cards.
 pub const BOOT_TIMER_PORT: u16 = 0x300;
+
+/// The x86 I/O port where a kernel of ours tells, in one write of four bytes, the guest-physical address of its list of what
+/// machines of one snapshot must not share (microvm/guest/kernel/patches, 0022).
+pub const RENEWALS_PORT: u16 = 0x304;
 
 /// The moments that the guest marks on the boot timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +104,8 @@ pub enum GuestMark {
     RootMounted = 6,
     /// `execve(2)` of the workload succeeded.
     Executed = 7,
+    /// PID 1 has just read its clock, and will say what it showed.
+    ClockRead = 8,
 }
 
 impl GuestMark {
@@ -97,6 +119,7 @@ impl GuestMark {
             5 => Self::AgentReady,
             6 => Self::RootMounted,
             7 => Self::Executed,
+            8 => Self::ClockRead,
             _ => return None,
         })
     }

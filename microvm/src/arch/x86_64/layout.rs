@@ -5,7 +5,7 @@
 //!  0x0000_0000 ┌──────────────────────────┐      0x020, 0x0a0  interrupt controllers (in KVM)
 //!              │ GDT, zero page, page     │      0x040..0x044  timer (in KVM)
 //!              │ tables, command line     │      0x060..0x065  keyboard controller: only its reset
-//!  0x0009_fc00 ├──────────────────────────┤      0x300         boot timer
+//!  0x0009_fc00 ├──────────────────────────┤      0x300, 0x304  boot timer, list of renewals
 //!              │ reserved: ACPI tables    │      0x3f8..0x400  serial console
 //!  0x0010_0000 ├──────────────────────────┤      0x600..0x602  ACPI sleep registers: power-off
 //!              │ RAM: kernel at 16 MiB,   │

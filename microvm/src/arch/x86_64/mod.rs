@@ -14,6 +14,7 @@ pub(crate) mod debug;
 pub mod elf;
 pub mod extended_state;
 pub mod layout;
+pub(crate) mod paging;
 pub mod probe;
 pub mod protocol;
 pub mod quirks;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::GuestMemoryMmap;
 
-use crate::kvm::Kvm;
+use crate::kvm::{self, Kvm};
 use crate::{Error, memory};
 
 use super::cpu::Entry;
@@ -51,6 +51,7 @@ pub fn this_machine() -> Result<Probe, Error> {
     let vm = kvm.create_vm()?;
     let guest = memory::allocate(MEMORY_MIB)?;
     memory::register(&vm, &guest)?;
+    kvm::make_chips(&vm)?;
     let mut vcpu = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
     cpu::set_identity(&vcpu, kvm.supported_cpuid()?, 0, 1)?;
     cpu::set_mode(&vcpu, &guest, Entry::Linux64(0))?;

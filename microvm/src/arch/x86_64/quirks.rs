@@ -79,7 +79,7 @@ impl Quirks {
         words
     }
 
-    const FOR_THE_INTERPRETER: [&str; 7] = [
+    const FOR_THE_INTERPRETER: [&str; 8] = [
         // Instructions that the emulator lacks or that cost it much. Linux numbers of: SMAP, ERMS (copying by bytes), SMEP,
         // POPCNT, CX16; and of XSAVES, XGETBV with 1, XSAVEC and XSAVEOPT, so that only XSAVE and XRSTOR are left, which we do.
         "nopcid",
@@ -91,6 +91,9 @@ impl Quirks {
         "syscall_fault",
         // Do not watch the TSC with another clock: reading the timer is an exit.
         "tsc=reliable",
+        // And keep the time by KVM's own clock. The counter is the host's here, whatever KVM is told that it shall show (KVM_SET_MSRS
+        // has no effect, and programs read it without asking anybody): in a machine made of a snapshot it would have leapt.
+        "clocksource=kvm-clock",
         // Of our kernel's patches: ten ticks a second, because a hundred take a sixth of the guest's time, and all of it on a
         // busy host; and messages that are only informational are not even formatted until PID 1 runs.
         "tick_stride=10",

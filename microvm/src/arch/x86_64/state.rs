@@ -2,6 +2,8 @@
 //!
 //! Memory and our own devices are not KVM's; [`crate::snapshot`] adds them.
 
+use std::time::Duration;
+
 use kvm_bindings::{
     CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MP_STATE_HALTED,
     KVM_MP_STATE_UNINITIALIZED, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip,
@@ -9,13 +11,17 @@ use kvm_bindings::{
     kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
+use vm_memory::GuestMemoryMmap;
 use zerocopy::IntoBytes;
 
 use crate::kvm::Kvm;
 use crate::snapshot::record::{Malformed, Reader, Writer};
 use crate::{Error, sys};
 
-use super::{cpu, quirks};
+use super::{cpu, paging, quirks};
+
+/// The time stamp counter (SDM vol. 4, table 2-2).
+const MSR_IA32_TSC: u32 = 0x10;
 
 /// MSRs that some KVMs give but do not take back. Each is one that a guest here never writes.
 ///
@@ -88,6 +94,30 @@ impl VcpuState {
     /// Whether it waits for an interrupt (HLT), or for its start.
     pub(crate) fn is_halted(&self) -> bool {
         matches!(self.mp.mp_state, KVM_MP_STATE_HALTED | KVM_MP_STATE_UNINITIALIZED)
+    }
+
+    /// Whether a program, not the kernel, is at this instruction. The privilege level is in the stack segment (APM vol. 2, section
+    /// 4.7.5).
+    pub(crate) fn is_at(&self, address: u64) -> bool {
+        const USER: u8 = 3;
+        self.sregs.ss.dpl == USER && self.regs.rip == address
+    }
+
+    pub(crate) fn stack_pointer(&self) -> u64 {
+        self.regs.rsp
+    }
+
+    /// Where a virtual address is in guest-physical memory.
+    pub(crate) fn translate(&self, memory: &GuestMemoryMmap, address: u64) -> Option<u64> {
+        paging::translate(memory, self.sregs.cr3, self.sregs.cr4, address)
+    }
+
+    /// Lets the time stamp counter go forward, as if the CPU had stood still for a moment.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        let ticks = (by.as_nanos() * u128::from(self.tsc_khz) / 1_000_000) as u64;
+        for msr in self.msrs.iter_mut().filter(|msr| msr.index == MSR_IA32_TSC) {
+            msr.data = msr.data.wrapping_add(ticks);
+        }
     }
 
     pub(crate) fn write(&self, record: &mut Writer) {
@@ -185,6 +215,11 @@ impl ChipState {
         Ok(Self { irqchips, pit, clock })
     }
 
+    /// Lets the guest's clock go forward, as if the machine had stood still for a moment.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.clock.clock = self.clock.clock.wrapping_add(by.as_nanos() as u64);
+    }
+
     /// Puts the state into the chips of a new machine.
     pub(crate) fn restore(&self, vm: &VmFd) -> Result<(), Error> {
         for chip in &self.irqchips {
@@ -211,8 +246,8 @@ impl ChipState {
 
 /// What must be the same on the CPU that a snapshot is restored on: all CPUID leaves that KVM can give a guest, but for what
 /// tells on which of the host's CPUs it was asked. A guest looks at them once, when it boots.
-pub(crate) fn cpu_identity() -> Result<Vec<u8>, Error> {
-    let mut cpuid = Kvm::open()?.supported_cpuid()?;
+pub(crate) fn cpu_identity(kvm: &Kvm) -> Result<Vec<u8>, Error> {
+    let mut cpuid = kvm.supported_cpuid()?;
     // As the first of one: the parts that number the CPU are the same then.
     cpu::adapt_cpuid(&mut cpuid, 0, 1);
     // Leaf 0x8000001e (AMD's topology) has the host's APIC id, too.

@@ -14,6 +14,9 @@ core::arch::global_asm!(
     "brk #1",
 );
 
+/// Which of the general registers that ptrace(2) tells is the instruction pointer (struct user_pt_regs).
+pub(crate) const INSTRUCTION_POINTER: usize = 32;
+
 /// Makes a system call with up to six arguments; unused ones are 0.
 ///
 /// # Safety

@@ -14,6 +14,9 @@ core::arch::global_asm!(
     "ud2",
 );
 
+/// Which of the general registers that ptrace(2) tells is the instruction pointer (struct user_regs_struct).
+pub(crate) const INSTRUCTION_POINTER: usize = 16;
+
 /// Makes a system call with up to six arguments; unused ones are 0.
 ///
 /// # Safety

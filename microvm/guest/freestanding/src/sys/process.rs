@@ -76,6 +76,8 @@ pub enum Ended {
     Code(u8),
     /// By this signal.
     Signal(i32),
+    /// Not at all: its tracer is told that this signal stopped it. Only those that [`trace_me`] are told of.
+    Stopped(i32),
 }
 
 impl Ended {
@@ -83,6 +85,7 @@ impl Ended {
     pub const fn from_status(status: i32) -> Self {
         match status & 0x7f {
             0 => Self::Code((status >> 8) as u8),
+            0x7f => Self::Stopped((status >> 8) & 0xff),
             signal => Self::Signal(signal),
         }
     }
@@ -91,7 +94,7 @@ impl Ended {
     pub const fn code(self) -> u8 {
         match self {
             Self::Code(code) => code,
-            Self::Signal(number) => 128 + number as u8,
+            Self::Signal(number) | Self::Stopped(number) => 128 + number as u8,
         }
     }
 }
@@ -232,6 +235,59 @@ pub fn usage() -> Result<(u64, u64, u64)> {
     ))
 }
 
+/// Requests of ptrace(2) (linux/ptrace.h).
+mod trace {
+    pub(super) const TRACE_ME: usize = 0;
+    pub(super) const PEEK: usize = 2;
+    pub(super) const POKE: usize = 5;
+    pub(super) const CONTINUE: usize = 7;
+    pub(super) const DETACH: usize = 17;
+    pub(super) const GET_REGISTER_SET: usize = 0x4204;
+    /// The set of the general registers (elf.h, NT_PRSTATUS).
+    pub(super) const GENERAL: usize = 1;
+}
+
+/// ptrace(2), PTRACE_TRACEME: the parent is told of all this process's signals, and of its execve(2) as of a SIGTRAP.
+pub fn trace_me() -> Result<()> {
+    plain(c::__NR_ptrace, [trace::TRACE_ME]).map(drop)
+}
+
+/// ptrace(2), PTRACE_CONT: lets a stopped child go on, with the signal that stopped it.
+pub fn go_on(pid: Pid, signal: i32) -> Result<()> {
+    plain(c::__NR_ptrace, [trace::CONTINUE, int(pid.0), 0, int(signal)]).map(drop)
+}
+
+/// ptrace(2), PTRACE_DETACH: lets a stopped child go on, and traces it no more.
+pub fn let_go(pid: Pid) -> Result<()> {
+    plain(c::__NR_ptrace, [trace::DETACH, int(pid.0), 0, 0]).map(drop)
+}
+
+/// ptrace(2), PTRACE_GETREGSET: the instruction pointer of a stopped child.
+pub fn instruction_pointer(pid: Pid) -> Result<usize> {
+    // Longer than any processor's set; the kernel says in the list how much of it there is.
+    let mut registers = [0usize; 40];
+    let mut list = [registers.as_mut_ptr().expose_provenance(), size_of_val(&registers)];
+    let list = list.as_mut_ptr().expose_provenance();
+    // SAFETY: the list is an iovec, address and length of an array, which the kernel fills (ptrace(2), readv(2)).
+    unsafe { call(c::__NR_ptrace, [trace::GET_REGISTER_SET, int(pid.0), trace::GENERAL, list]) }?;
+    Ok(registers[crate::arch::INSTRUCTION_POINTER])
+}
+
+/// ptrace(2), PTRACE_PEEKTEXT: a word of a stopped child's memory.
+pub fn peek(pid: Pid, address: usize) -> Result<usize> {
+    let mut word = 0usize;
+    let to = (&raw mut word).expose_provenance();
+    // SAFETY: the kernel, unlike the C library's function, writes the word to the fourth argument (ptrace(2), "C library/
+    // kernel differences").
+    unsafe { call(c::__NR_ptrace, [trace::PEEK, int(pid.0), address, to]) }?;
+    Ok(word)
+}
+
+/// ptrace(2), PTRACE_POKETEXT: changes a word of a stopped child's memory, even where that is not to be written.
+pub fn poke(pid: Pid, address: usize, word: usize) -> Result<()> {
+    plain(c::__NR_ptrace, [trace::POKE, int(pid.0), address, word]).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +298,7 @@ mod tests {
         assert_eq!(Ended::from_status(9), Ended::Signal(9));
         assert_eq!(Ended::from_status(0x0b | 0x80), Ended::Signal(11)); // with a core dump
         assert_eq!(Ended::Signal(15).code(), 143);
+        assert_eq!(Ended::from_status(0x7f | 5 << 8), Ended::Stopped(5));
     }
 
     #[test]

@@ -16,6 +16,8 @@ impl Signal {
     pub const HUP: Self = Self(c::SIGHUP as u8);
     /// Ctrl-C.
     pub const INT: Self = Self(c::SIGINT as u8);
+    /// A breakpoint; and what a tracer is told of an execve(2).
+    pub const TRAP: Self = Self(c::SIGTRAP as u8);
     /// Cannot be refused.
     pub const KILL: Self = Self(c::SIGKILL as u8);
     /// Polite request to end.
