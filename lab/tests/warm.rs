@@ -44,7 +44,7 @@ fn machines_of_one_snapshot_have_names_times_and_random_numbers_of_their_own() {
     let lab = Lab::shared();
     let all: Vec<_> =
         ["one", "two", "three"].into_iter().map(|name| lines(lab, name, &format!("of-{name}"))).collect();
-    assert_eq!(snapshots(&lab, "snapshot").len(), 1, "one snapshot serves all of them");
+    assert_eq!(snapshots(lab, "snapshot").len(), 1, "one snapshot serves all of them");
     for (lines, name) in all.iter().zip(["one", "two", "three"]) {
         let [host, random, word, time] = &lines[..] else { panic!("{lines:?}") };
         assert_eq!((host.as_str(), word.as_str()), (name, format!("of-{name}").as_str()));
@@ -60,8 +60,8 @@ fn machines_of_one_snapshot_have_names_times_and_random_numbers_of_their_own() {
     assert_eq!(warm(lab, &[], &["nope"]).code, 127);
 
     // A damaged snapshot is no reason to fail: the machine is booted, and the snapshot taken anew.
-    let path = snapshots(&lab, "snapshot").remove(0);
-    for path in snapshots(&lab, "command").iter().chain([&path]) {
+    let path = snapshots(lab, "snapshot").remove(0);
+    for path in snapshots(lab, "command").iter().chain([&path]) {
         std::fs::write(path, "damaged").unwrap();
     }
     assert_eq!(lines(lab, "four", "x")[0], "four");
