@@ -158,7 +158,7 @@ impl Vm {
             .map_err(Error::system("start the profile's thread"))
     }
 
-    /// Lets debuggers connect to the guest by this socket: see [`gdb`].
+    /// Lets debuggers connect to the guest by this socket: see `gdb`.
     ///
     /// # Errors
     /// The process may not have another thread.

@@ -8,8 +8,8 @@
 //!   guest connects to (2, 52)    host:  whoever listens on PATH_52 gets the connection, then bytes
 //! ```
 //!
-//! **A hostile guest** can make at most [`MOST`] connections, each of which stores no more than the 64 KiB that it was told to
-//! have room for; one that sends more is cut off. Answers wait for its buffers, [`MOST_ANSWERS`] at most: until it gives some,
+//! **A hostile guest** can make at most `MOST` connections, each of which stores no more than the 64 KiB that it was told to
+//! have room for; one that sends more is cut off. Answers wait for its buffers, `MOST_ANSWERS` at most: until it gives some,
 //! nothing more is taken from it. And **back-pressure** is the sockets': without room in the guest they are not read.
 //!
 //! Read in this order: `packet`, `connection`, this file.
