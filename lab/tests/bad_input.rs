@@ -24,7 +24,10 @@ const BOTH: &[Case] = &[
     (&["--env-file", "/no/such/file", "box", "true"], 125, &["/no/such/file"]),
     (&["--name", "no/name", "box", "true"], 125, &["no/name"]),
     (&["--hostname", "two words", "box", "true"], 125, &["two words"]),
-    (&["--init", "box", "true"], 125, &["--init", "not built yet"]),
+    (&["--mount", "type=sideways,target=/x", "box", "true"], 125, &["type=sideways", "tmpfs"]),
+    (&["--pid", "sideways", "box", "true"], 125, &["sideways"]),
+    (&["--volumes-from", "nobody", "box", "true"], 125, &["nobody"]),
+    (&["--log-driver", "sideways", "box", "true"], 125, &["sideways"]),
     (&["-v", "/tmp:b", "box", "true"], 125, &["absolute path"]),
     (&["-v", "/tmp:/b:sideways", "box", "true"], 125, &["sideways"]),
     (&["--cap-add", "FLY", "box", "true"], 125, &["CAP_FLY"]),
@@ -37,6 +40,9 @@ const BOTH: &[Case] = &[
 /// Refused by the virtual machine alone.
 const VM: &[Case] = &[
     (&["-m", "16m", "box", "true"], 125, &["16 MiB", "32 MiB"]),
+    (&["--pid", "host", "box", "true"], 125, &["--pid", "its own kernel"]),
+    (&["--network", "host", "box", "true"], 125, &["--network host", "of its own"]),
+    (&["--device", "/dev/null", "box", "true"], 125, &["--device"]),
     (&["--kernel", "/etc/passwd", "box", "true"], 125, &["/etc/passwd"]),
     (&["--kernel", "no-such-kernel", "box", "true"], 125, &["no-such-kernel", "lab kernel"]),
 ];

@@ -49,18 +49,19 @@ pub(super) fn run(site: &Site<'_>, case: &Case) -> Result<Seen, String> {
     Ok(seen)
 }
 
-/// MiB a second; the server may not listen yet.
+/// MiB a second; the server may not listen yet, or not be done with the stream before: some versions say so in JSON, and exit
+/// with 0.
 fn stream(site: &Site<'_>, client: &Call) -> Result<f64, String> {
     let mut last = String::new();
     for _ in 0..TRIES {
-        match site.put_load(client, LIMIT) {
-            Ok(finished) => return rate(&finished.printed),
+        match site.put_load(client, LIMIT).and_then(|finished| rate(&finished.printed)) {
+            Ok(rate) => return Ok(rate),
             Err(_) if site.interrupted.load(std::sync::atomic::Ordering::Relaxed) => break,
             Err(error) => last = error,
         }
         std::thread::sleep(PAUSE);
     }
-    Err(format!("iperf3 did not reach its server: {last}"))
+    Err(format!("iperf3 measured nothing: {last}"))
 }
 
 /// Of what arrived, from iperf3's JSON.
@@ -68,7 +69,8 @@ fn rate(printed: &[u8]) -> Result<f64, String> {
     let value: serde_json::Value =
         serde_json::from_slice(printed).map_err(|error| format!("read what iperf3 printed: {error}"))?;
     let bits = value.pointer("/end/sum_received/bits_per_second").and_then(serde_json::Value::as_f64);
-    bits.map(|bits| bits / 8.0 / f64::from(1 << 20)).ok_or_else(|| "iperf3 gave no rate".into())
+    let why = || value.pointer("/error").and_then(serde_json::Value::as_str).unwrap_or("it gave no rate");
+    bits.map(|bits| bits / 8.0 / f64::from(1 << 20)).ok_or_else(|| why().into())
 }
 
 #[cfg(test)]
@@ -80,5 +82,6 @@ mod tests {
         let printed = br#"{"end": {"sum_received": {"bits_per_second": 8388608.0}}}"#;
         assert_eq!(rate(printed), Ok(1.0));
         assert!(rate(b"{}").is_err() && rate(b"iperf3: error").is_err());
+        assert_eq!(rate(br#"{"error": "the server is busy"}"#), Err("the server is busy".into()));
     }
 }
