@@ -143,7 +143,7 @@ fn errors_have_docker_s_codes_and_words() {
         (&["create", "--name", "one", "lab", "true"][..], "already in use"),
         (&["rm", "nothing"], "No such container: nothing"),
         (&["ps", "--filter", "colour=red"], "invalid filter 'colour'"),
-        (&["run", "--rm", "--link", "one:other", "lab", "true"], "--link"),
+        (&["run", "--rm", "--link", "one:other", "lab", "true"], "Cannot link to a non running container"),
         (&["run", "--rm", "--runtime", "fly", "lab", "true"], "runtime name: fly"),
         (&["run", "--rm", "-m", "1m", "lab", "true"], "minimum memory limit"),
         (&["run", "--rm", "--runtime", "vm", "--privileged", "lab", "true"], "--privileged"),
@@ -404,7 +404,8 @@ fn containers_of_one_network_find_each_other_by_name() {
     let address = daemon.says(&["inspect", "-f", "{{.NetworkSettings.Networks.front.IPAddress}}", "web"]);
     let hosts = daemon.says(&["exec", "peer", "cat", "/etc/hosts"]);
     let line = hosts.lines().find(|line| line.starts_with(&address)).expect("the web server's line");
-    assert!(line.contains("web") && line.contains("site"), "{hosts}");
+    // Not the alias: more than one may have it, so the network's DNS server tells it.
+    assert!(line.contains("web") && !line.contains("site"), "{hosts}");
     eventually("an answer", || reaches(&daemon, "peer", &address));
     let shown = daemon.says(&["network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{end}}", "front"]);
     assert!(shown.contains("web") && shown.contains("peer"), "{shown}");

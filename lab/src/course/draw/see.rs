@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use microvm::stats::DeviceReport;
 
@@ -78,18 +79,20 @@ fn group_of(pid: i32) -> Option<String> {
     Some(id.to_owned())
 }
 
-/// Which container's monitor a process is, if it is one: it was started as `monitor ID`.
+/// Which container's monitor a process is, if it is one: it holds the sandbox's folder, `sandboxes/ID`.
 fn monitored(pid: i32) -> Option<String> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let mut words = line.split(|&byte| byte == 0).skip(1);
-    (words.next()? == b"monitor").then_some(())?;
-    String::from_utf8(words.next()?.to_vec()).ok()
+    let held =
+        descriptors(pid).find(|path| path.parent().is_some_and(|parent| parent.ends_with("sandboxes")))?;
+    Some(held.file_name()?.to_str()?.to_owned())
 }
 
 /// A monitor holds descriptors that KVM made.
 fn holds_machine(pid: i32) -> bool {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    descriptors
-        .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
-        .any(|target| target.to_string_lossy() == "anon_inode:kvm-vm")
+    descriptors(pid).any(|path| path.as_os_str() == "anon_inode:kvm-vm")
+}
+
+/// What a process's descriptors are, as far as we may see it.
+fn descriptors(pid: i32) -> impl Iterator<Item = PathBuf> {
+    let all = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    all.filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
 }
