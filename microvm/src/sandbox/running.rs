@@ -8,7 +8,7 @@ use nix::sys::eventfd::EventFd;
 use crate::Error;
 use crate::agent::{Exit, ProcessId, Session};
 
-/// A process that [`Sandbox::exec`] started. Dropping it ends nothing but the knowledge of it.
+/// A process that [`Sandbox::exec`](super::Sandbox::exec) started. Dropping it ends nothing but the knowledge of it.
 #[derive(Debug)]
 pub struct Running {
     pub(super) session: Arc<Session>,
