@@ -9,11 +9,16 @@ use clap::{Subcommand, ValueEnum};
 use lab::course::report::{Format, Report, export};
 use lab::course::texts::Common;
 use lab::course::{LESSONS, Language, Lesson, check, classroom, find, look, workspace};
+use lab::report::terminal::wrap;
+use terminal_size::{Width, terminal_size};
 
 use super::style::{HEADING, LITERAL};
 
 /// How often `watch` looks at the file.
 const LOOK: Duration = Duration::from_millis(150);
+
+/// Columns, at most: longer lines are hard to read.
+const WIDEST: usize = 110;
 
 /// Learn by building: lessons that check themselves on this machine.
 ///
@@ -164,15 +169,36 @@ fn list(language: Language) -> anyhow::Result<()> {
     Ok(super::print(&text)?)
 }
 
+/// Prints a text for people. In a terminal, a line that is too long goes on below its own beginning.
+fn tell(text: &str) -> std::io::Result<()> {
+    match terminal_size() {
+        Some((Width(width), _)) => super::print(&fitted(text, usize::from(width).min(WIDEST))),
+        None => super::print(text),
+    }
+}
+
+fn fitted(text: &str, width: usize) -> String {
+    let mut fitted = String::new();
+    for line in text.lines() {
+        let (indent, words) = line.split_at(line.len() - line.trim_start().len());
+        for part in wrap(words, width.saturating_sub(indent.len()).max(20)) {
+            let _ = writeln!(fitted, "{indent}{part}");
+        }
+    }
+    fitted
+}
+
 fn start(at: &At, language: Language) -> anyhow::Result<()> {
     let lesson = find(&at.lesson)?;
     let folder = workspace::start(lesson, at.folder.as_deref(), language)?;
     let texts = lesson.texts()?;
     let common = Common::read()?;
-    let (title, task) = (texts.title.in_language(language), texts.task.in_language(language));
+    let title = texts.title.in_language(language);
+    // Its lines are broken for who edits it.
+    let task = texts.task.in_language(language).replace('\n', " ");
     let place = folder.join(workspace::PROGRAM).display().to_string();
     let next = common.word("next", language).replace("{file}", &place).replace("{lesson}", lesson.name);
-    Ok(super::print(&format!("{HEADING}{title}{HEADING:#}\n\n{task}\n\n{next}\n"))?)
+    Ok(tell(&format!("{HEADING}{title}{HEADING:#}\n\n{task}\n\n{next}\n"))?)
 }
 
 /// Checks, and keeps the result with the numbers that go over all tries.
@@ -193,7 +219,11 @@ fn check_once(args: &CheckArgs, language: Language) -> anyhow::Result<ExitCode> 
         Some(format) => export(std::slice::from_ref(&report), format.into())?,
         None => report.render(language)?,
     };
-    super::print(&text)?;
+    if args.format.is_some() {
+        super::print(&text)?;
+    } else {
+        tell(&text)?;
+    }
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -208,7 +238,7 @@ fn watch(at: &At, language: Language) -> anyhow::Result<()> {
         if saved.is_some() && saved != last {
             last = saved;
             let report = checked(lesson, &program, language)?;
-            super::print(&format!("\n{HEADING}{}{HEADING:#}\n{}", lesson.name, report.render(language)?))?;
+            tell(&format!("\n{HEADING}{}{HEADING:#}\n{}", lesson.name, report.render(language)?))?;
             if report.passed() {
                 return Ok(());
             }
@@ -234,5 +264,16 @@ fn hint(lesson: &Lesson, level: Option<u8>, language: Language) -> anyhow::Resul
         report.hints = used.max(level);
         report.keep()?;
     }
-    Ok(super::print(&text)?)
+    Ok(tell(&text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_go_on_below_their_beginning() {
+        let text = "  one two three four five six\n\nshort\n";
+        assert_eq!(fitted(text, 22), "  one two three four\n  five six\n\nshort\n");
+    }
 }

@@ -117,19 +117,17 @@ fn memory(record: &Record) -> Option<Table> {
 }
 
 /// Breaks a text into lines at spaces.
-pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
     for word in text.split(' ') {
-        let line = lines.last_mut().expect("there is a line");
         if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(word.into());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
+            lines.push(std::mem::take(&mut line));
+        } else if !line.is_empty() {
+            line.push(' ');
         }
+        line.push_str(word);
     }
+    lines.push(line);
     lines
 }
 
