@@ -37,7 +37,7 @@ pub fn render(class: &Class) -> String {
                 title { "Results of the class" }
                 style {
                     "body{font:16px sans-serif;margin:2em}table{border-collapse:collapse}"
-                    "td,th{border:1px solid #aaa;padding:.3em;text-align:left}th{background:#eef;font-size:.8em}"
+                    "td,th{border:1px solid #aaa;padding:.3em;text-align:left}td{white-space:nowrap}th{background:#eef;font-size:.8em}"
                     ".done{background:#dfd}main{overflow-x:auto}"
                     "@media(prefers-color-scheme:dark){body{background:#112;color:#dde}th{background:#224}.done{background:#252}}"
                 }
