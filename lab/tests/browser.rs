@@ -36,11 +36,19 @@ fn size(png: &Path) -> (u32, u32) {
     (number(16), number(20))
 }
 
-#[test]
-fn the_page_is_rendered_in_light_and_dark_wide_and_narrow() {
-    if browser().is_none() {
+/// Whether there is no browser: told loudly, and no success where CI is set.
+fn is_missing() -> bool {
+    let missing = browser().is_none();
+    if missing {
         println!("SKIPPED (no chromium: install the package chromium)");
         assert!(std::env::var_os("CI").is_none(), "SKIPPED (no chromium), and CI must run everything");
+    }
+    missing
+}
+
+#[test]
+fn the_page_is_rendered_in_light_and_dark_wide_and_narrow() {
+    if is_missing() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -106,9 +114,7 @@ fn ten_thousand_samples_are_written_at_once() {
 fn a_page_of_ten_thousand_samples_opens_in_less_than_a_second() {
     /// The fastest of so many counts: whatever else runs on the machine can only make it slower.
     const TRIES: usize = 12;
-    if browser().is_none() {
-        println!("SKIPPED (no chromium: install the package chromium)");
-        assert!(std::env::var_os("CI").is_none(), "SKIPPED (no chromium), and CI must run everything");
+    if is_missing() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
