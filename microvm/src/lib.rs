@@ -81,6 +81,6 @@ pub mod vm;
 pub use agent::{Exit, Stdio};
 pub use error::Error;
 pub use sandbox::{
-    Accel, CreateOptions, Diagnostics, Kernel, RootDisk, RootFs, Running, Sandbox, create, create_with,
+    Accel, CreateOptions, Diagnostics, Kernel, RootDisk, RootFs, Running, Sandbox, Saved, create, create_with,
 };
 pub use sockets::VsockPath;

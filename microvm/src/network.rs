@@ -47,17 +47,16 @@ pub enum Link {
 }
 
 impl Network {
-    /// The cards as devices. `alike` gives them hardware addresses that only their places tell apart: machines of one
-    /// snapshot have the same devices, and are told their own addresses later.
-    pub(crate) fn devices(&self, alike: bool) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
+    /// The cards as devices. Only their places tell their hardware addresses apart: machines of one snapshot have the same devices,
+    /// and PID 1 gives each card the address that it is told, in every machine.
+    pub(crate) fn devices(&self) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
         let failed = Error::system("set up a network card");
         let devices = self.interfaces.iter().zip(0..).map(|(interface, number)| {
             let link: Box<dyn crate::devices::virtio::net::Link> = match &interface.link {
                 Link::Tap(tap) => Box::new(tap.try_clone()?),
                 Link::Stream(socket) => Box::new(Stream::new(socket.try_clone()?)?),
             };
-            let mac = if alike { [2, 0, 0, 0, 0, number] } else { interface.mac };
-            Ok(Box::new(Net::new(link, mac, interface.mtu)) as Box<dyn VirtioDevice>)
+            Ok(Box::new(Net::new(link, [2, 0, 0, 0, 0, number], interface.mtu)) as Box<dyn VirtioDevice>)
         });
         devices.collect::<io::Result<_>>().map_err(failed)
     }

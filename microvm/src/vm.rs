@@ -170,6 +170,11 @@ impl Vm {
         Ok(())
     }
 
+    /// Whether debuggers can connect.
+    pub(crate) fn is_debugged(&self) -> bool {
+        self.debugger.is_some()
+    }
+
     /// A descriptor that becomes readable at the machine's end, and stays so.
     pub fn end_fd(&self) -> BorrowedFd<'_> {
         self.ending.event.as_fd()

@@ -43,6 +43,7 @@ fn from(path: &Path) -> Restore {
         path: path.into(),
         identity: identity(),
         renew: None,
+        paused: false,
         devices: vec![Box::new(Rng)],
         console: Console::default(),
         profile: false,

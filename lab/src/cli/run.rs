@@ -241,6 +241,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
         kernel: args.kernel,
         accelerator: args.accel,
         warm: args.warm,
+        saved: None,
         vsock: args.vsock,
         gdb: args.gdb,
         explain: args.explain,

@@ -46,6 +46,11 @@ impl Roots {
         self.run.join("machines")
     }
 
+    /// Where GDB may connect to a machine: a short path, as that of a socket must be (unix(7)).
+    pub fn debugger(&self, id: &str) -> PathBuf {
+        self.machines().join(format!("{}.gdb", super::id::short(id)))
+    }
+
     /// Where the images are, as [`crate::image::Store::open_default`] has it.
     pub fn images(&self) -> PathBuf {
         self.data.join("images")

@@ -75,6 +75,8 @@ pub struct Request {
     pub accelerator: Accelerator,
     /// Whether a virtual machine starts from a snapshot of its kind, and leaves one for the next.
     pub warm: bool,
+    /// The folder of a snapshot that a virtual machine goes on from, instead of booting.
+    pub saved: Option<PathBuf>,
     /// The socket, to be made, by which the host's programs reach those in a virtual machine.
     pub vsock: Option<PathBuf>,
     /// The socket, to be made, where GDB may connect to a virtual machine.

@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Process};
 use rustix::termios::Winsize;
@@ -74,6 +75,22 @@ pub trait Sandbox: Send {
     /// The workload's process as the host sees it, where it sees one.
     fn pid(&self) -> Option<i32>;
 
+    /// Writes a machine down, with its workload as it runs, to this file.
+    ///
+    /// # Errors
+    /// Where the wall is none; where it holds what cannot be written down.
+    fn snapshot(&mut self, _file: &Path) -> Result<(), Error> {
+        Err(Error::bad(NO_MACHINE))
+    }
+
+    /// Where GDB may connect to a machine's guest: at this socket, which is made.
+    ///
+    /// # Errors
+    /// Where the wall is none; where the socket cannot be made.
+    fn debug(&mut self, _socket: &Path) -> Result<(), Error> {
+        Err(Error::bad(NO_MACHINE))
+    }
+
     /// What is told of a machine, where the wall is one.
     fn machine(&self) -> Option<Machine> {
         None
@@ -86,6 +103,9 @@ pub trait Sandbox: Send {
     fn delete(self: Box<Self>) -> Result<(), Error>;
 }
 
+/// What is told of a container that is asked for what only a machine has.
+pub(super) const NO_MACHINE: &str = "it is a container, and no virtual machine";
+
 /// A virtual machine, looked at.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
@@ -93,6 +113,9 @@ pub struct Machine {
     pub report: microvm::stats::Report,
     /// The last lines that its kernel printed.
     pub console: Vec<String>,
+    /// The socket where GDB may connect, if there is one.
+    #[serde(default)]
+    pub gdb: Option<PathBuf>,
 }
 
 /// One more process in a sandbox.

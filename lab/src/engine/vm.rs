@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread;
 
@@ -73,6 +74,10 @@ fn memory(limits: &Limits) -> u64 {
 /// A workload in a virtual machine.
 pub struct Vm {
     machine: microvm::Sandbox,
+    /// What tells its root file system from all others.
+    root: Vec<u8>,
+    /// Whether GDB may connect already.
+    gdb: Option<PathBuf>,
     /// Dropped after the machine: it lets the thread end that booted it.
     _boot: Sender<()>,
 }
@@ -85,6 +90,8 @@ impl Vm {
         let kernel =
             kernel::resolve(choice)?.ok_or_else(|| Error::NoKernel { choice: request.kernel.clone() })?;
         let disk = creation.store.root_disk(creation.image, creation.progress)?;
+        let size = std::fs::metadata(&disk.path).context("look at", disk.path.display())?.len();
+        let root = format!("{} {} {size}", creation.image.id(), disk.fs_type).into_bytes();
         let vcpus = request.limits.cpus.map_or(1, |cpus| cpus.whole().min(MOST_VCPUS));
         let options = microvm::CreateOptions {
             root: creation.roots.machines(),
@@ -109,15 +116,18 @@ impl Vm {
             },
             network: creation.network,
             warm: request.warm.then(|| creation.roots.snapshots()),
+            saved: request.saved.as_ref().map(|folder| microvm::Saved {
+                path: folder.join(super::stored::saved::MACHINE),
+                root: root.clone(),
+            }),
             vsock: request.vsock.clone().map(Into::into),
             timeline: creation.timeline,
         };
         let explain = request.explain.then(|| Explain::new(Box::new(io::stderr())));
-        boot(
-            options,
-            Diagnostics { explain, gdb: request.gdb.clone(), ..Diagnostics::default() },
-            creation.signals,
-        )
+        let gdb = request.gdb.clone();
+        let diagnostics = Diagnostics { explain, gdb: gdb.clone(), ..Diagnostics::default() };
+        let (machine, boot) = boot(options, diagnostics, creation.signals)?;
+        Ok(Self { machine, root, gdb, _boot: boot })
     }
 }
 
@@ -130,7 +140,7 @@ fn boot(
     options: microvm::CreateOptions,
     diagnostics: Diagnostics,
     signals: &mut Signals,
-) -> Result<Vm, Error> {
+) -> Result<(microvm::Sandbox, Sender<()>), Error> {
     let (ended, end) = pipe_with(PipeFlags::CLOEXEC).context("make", "a pipe")?;
     let (give, result) = sync_channel(1);
     let (stay, until) = channel::<()>();
@@ -152,7 +162,7 @@ fn boot(
         };
         if !files[0].revents().is_empty() {
             let result = result.recv().map_err(io::Error::other).context("boot", "the machine")?;
-            return Ok(Vm { machine: result?, _boot: stay });
+            return Ok((result?, stay));
         }
         while let Some(ask) = signals.arrived() {
             if let Ask::Deliver(
@@ -169,6 +179,7 @@ fn boot(
 /// Removes what the machine of a killed process left: all else ended with that process.
 pub fn clear(roots: &Roots, id: &str) {
     let _ = std::fs::remove_dir_all(roots.machines().join(id));
+    let _ = std::fs::remove_file(roots.debugger(id));
 }
 
 impl Sandbox for Vm {
@@ -214,8 +225,22 @@ impl Sandbox for Vm {
         None
     }
 
+    fn snapshot(&mut self, file: &Path) -> Result<(), Error> {
+        Ok(self.machine.snapshot(file, &self.root)?)
+    }
+
+    fn debug(&mut self, socket: &Path) -> Result<(), Error> {
+        self.machine.debug(socket)?;
+        self.gdb = Some(socket.to_owned());
+        Ok(())
+    }
+
     fn machine(&self) -> Option<Machine> {
-        Some(Machine { report: self.machine.report(), console: self.machine.console(CONSOLE_LINES) })
+        Some(Machine {
+            report: self.machine.report(),
+            console: self.machine.console(CONSOLE_LINES),
+            gdb: self.gdb.clone(),
+        })
     }
 
     fn delete(self: Box<Self>) -> Result<(), Error> {

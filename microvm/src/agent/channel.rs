@@ -77,20 +77,32 @@ impl Channel {
         Ok(())
     }
 
-    /// Reads once what the guest sent. [`Channel::next_frame`] then gives the frames that are whole.
-    pub(super) fn fill(&mut self) -> Result<(), AgentError> {
+    /// Reads once what the guest sent. [`Channel::next_frame`] then gives the frames that are whole. Whether there was anything.
+    pub(super) fn fill(&mut self) -> Result<bool, AgentError> {
         let old = self.incoming.len();
         self.incoming.resize(old + READ, 0);
         let result = self.stream.read(&mut self.incoming[old..]);
         self.incoming.truncate(old + result.as_ref().copied().unwrap_or(0));
         match result {
             Ok(0) => Err(AgentError::HungUp),
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(true),
             Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
+                io::ErrorKind::WouldBlock => Ok(false),
+                io::ErrorKind::Interrupted => Ok(true),
                 _ => Err(AgentError::HungUp),
             },
         }
+    }
+
+    /// The beginning of a frame that came, and what was to be sent and has not been.
+    pub(super) fn under_way(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.incoming.clone(), self.outgoing.iter().copied().collect())
+    }
+
+    /// As it was in another conversation; to be called before anything else.
+    pub(super) fn set_under_way(&mut self, incoming: &[u8], outgoing: &[u8]) {
+        self.incoming = incoming.to_vec();
+        self.outgoing = outgoing.iter().copied().collect();
     }
 
     /// The next whole frame. Called until there is none, it leaves less than one frame behind: so much the guest can

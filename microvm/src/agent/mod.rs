@@ -14,7 +14,7 @@
 //!
 //! Read in this order: [`Session`], what a caller can do; [`flatten`], which parts of a configuration a guest needs;
 //! `pump`, the conversation; `process`, one process's streams and windows; `channel`, frames; `stdio`, what the host
-//! offers as standard streams.
+//! offers as standard streams; `kept`, a conversation in a snapshot.
 //!
 //! The guest is hostile: each frame is bounded, each window enforced, each message checked against what was asked. The
 //! first violation ends the session, and every process of it with that reason.
@@ -22,6 +22,7 @@
 mod channel;
 mod error;
 pub mod flatten;
+mod kept;
 mod process;
 mod pump;
 mod session;

@@ -53,6 +53,24 @@ pub(super) enum Phase {
     Ended(Result<Exit, AgentError>),
 }
 
+/// How far host and guest are with a process's streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Windows {
+    /// Bytes of input that the guest will still take.
+    pub(super) input: u32,
+    /// Whether there may be more input.
+    pub(super) is_input_open: bool,
+    /// Of standard output and error: bytes that came and for which no credit was given, and whether more may come.
+    pub(super) outputs: [(u32, bool); 2],
+}
+
+impl Windows {
+    /// Whether the protocol allows them.
+    pub(super) fn are_possible(&self) -> bool {
+        self.input <= WINDOW && self.outputs.iter().all(|&(uncredited, _)| uncredited <= WINDOW)
+    }
+}
+
 /// One stream from the guest.
 #[derive(Debug)]
 struct Output {
@@ -78,6 +96,36 @@ impl Process {
             input: streams.input,
             window: WINDOW,
             outputs: [Output::new(Stream::Output, streams.output), Output::new(Stream::Error, streams.error)],
+        }
+    }
+
+    /// The sandbox's own process, which runs in a restored guest.
+    pub(super) fn going_on(
+        command: String,
+        streams: Streams,
+        windows: &Windows,
+        channel: &mut Channel,
+    ) -> Self {
+        let mut process = Self::new(0, command, streams);
+        process.phase = Phase::Running;
+        process.window = windows.input;
+        process.input = process.input.take().filter(|_| windows.is_input_open);
+        for (output, &(uncredited, is_open)) in process.outputs.iter_mut().zip(&windows.outputs) {
+            output.closed = !is_open;
+            output.release();
+            output.passed_on(0, uncredited as usize, channel);
+        }
+        process
+    }
+
+    /// What of its streams a machine made of a snapshot of this one goes on with. What has come and is not written yet is this
+    /// machine's output, not the other's.
+    pub(super) fn windows(&self) -> Windows {
+        let output = |output: &Output| (output.uncredited + output.buffer.len() as u32, !output.closed);
+        Windows {
+            input: self.window,
+            is_input_open: self.input.is_some(),
+            outputs: [output(&self.outputs[0]), output(&self.outputs[1])],
         }
     }
 

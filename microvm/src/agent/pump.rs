@@ -14,6 +14,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::channel::{Channel, Frame};
+use super::kept::{Freeze, Kept};
 use super::process::{Phase, Process};
 use super::session::{Halted, Shared};
 use super::stdio::Streams;
@@ -52,6 +53,8 @@ pub(super) enum Command {
     Renew {
         payload: Vec<u8>,
     },
+    /// A snapshot is taken.
+    Freeze(Freeze),
     Await(ProcessId),
     Start(ProcessId),
     Signal {
@@ -101,6 +104,13 @@ impl Pump {
     ) -> Result<Self, AgentError> {
         let channel = Channel::new(stream)?;
         Ok(Self { channel, mailbox, wake, shared, timeline, processes: BTreeMap::new(), next_id: 0, ready })
+    }
+
+    /// Goes on with the conversation that was kept; the first process gets these streams.
+    pub(super) fn go_on(&mut self, kept: &Kept, command: String, streams: Streams) {
+        let process = kept.go_on(&mut self.channel, command, streams);
+        self.next_id = kept.next_id;
+        self.processes.insert(process.id, process);
     }
 
     pub(super) fn run(mut self) {
@@ -164,10 +174,7 @@ impl Pump {
                         return Ok(false);
                     }
                     if flags.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
-                        self.channel.fill()?;
-                        while let Some(frame) = self.channel.next_frame()? {
-                            self.frame(&frame)?;
-                        }
+                        self.hear()?;
                     }
                 }
                 Ready::Input(id) => {
@@ -183,6 +190,26 @@ impl Pump {
             self.channel.flush()?;
         }
         Ok(true)
+    }
+
+    /// Takes what the guest said. Whether it said anything.
+    fn hear(&mut self) -> Result<bool, AgentError> {
+        let said = self.channel.fill()?;
+        while let Some(frame) = self.channel.next_frame()? {
+            self.frame(&frame)?;
+        }
+        Ok(said)
+    }
+
+    /// Tells where the conversation stands, when all that the guest said is taken; and holds still until it may go on.
+    fn freeze(&mut self, freeze: &Freeze) -> Result<(), AgentError> {
+        while self.hear()? {}
+        let kept = Kept::of(self.next_id, &self.channel, self.processes.values());
+        if freeze.state.send(kept.map(|kept| kept.to_bytes())).is_ok() {
+            // It comes to an end, not to a word.
+            let _ = freeze.thaw.recv();
+        }
+        Ok(())
     }
 
     /// Waits for what can be done next; with the channel or, after its end, without.
@@ -262,6 +289,7 @@ impl Pump {
                     }
                 }
                 Command::Renew { payload } => self.say(Kind::Renew, Header::SANDBOX, &payload),
+                Command::Freeze(freeze) => self.freeze(&freeze)?,
                 Command::Await(id) => self.say(Kind::Await, id, &[]),
                 Command::Start(id) => {
                     if let Some(process) = self.processes.get_mut(&id)

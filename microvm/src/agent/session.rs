@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Sender, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use guest_wire::{Header, SPIN};
 use lab_clock::{Mark, Timeline};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::kept::{Freeze, Kept};
 use super::pump::{Command, Pump};
 use super::stdio::Streams;
 use super::{AgentError, RootDevice, Stdio, flatten};
@@ -42,6 +43,14 @@ pub struct Session {
     next_id: AtomicU16,
     timeline: Option<Arc<Timeline>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// A conversation that holds still, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    /// What a conversation with a machine made of a snapshot of this one goes on with.
+    pub(crate) state: Vec<u8>,
+    _thaw: SyncSender<()>,
 }
 
 /// What the pump tells the callers.
@@ -97,7 +106,7 @@ impl Session {
     /// # Errors
     /// Where the process has no descriptors or threads left.
     pub fn new(stream: OwnedFd, timeline: Option<Arc<Timeline>>) -> Result<Self, AgentError> {
-        Self::begin(stream, timeline, false)
+        Self::begin(stream, timeline, false, |_| ())
     }
 
     /// Goes on with a guest that was restored from a snapshot, in which its first process waits for its start. It gets these
@@ -113,12 +122,9 @@ impl Session {
         process: &Process,
         stdio: Stdio,
     ) -> Result<(Self, ProcessId), AgentError> {
-        let session = Self::begin(stream, timeline, true)?;
+        let session = Self::begin(stream, timeline, true, |_| ())?;
         let exec = flatten::exec(process)?;
-        let mut seed = [0; SEED];
-        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
-            .map_err(AgentError::system("get random numbers (getrandom)"))?;
-        session.command(Command::Renew { payload: flatten::renew(spec, network, &seed)? })?;
+        session.renew(spec, network)?;
         let size = flatten::terminal_size(&exec);
         let (id, command, streams) = session.add(process, stdio)?;
         session.command(Command::Adopt { id, command, exec, streams, halted: false })?;
@@ -139,17 +145,70 @@ impl Session {
         process: &Process,
         stdio: Stdio,
     ) -> Result<(Self, ProcessId), AgentError> {
-        let session = Self::begin(stream, timeline, true)?;
+        let session = Self::begin(stream, timeline, true, |_| ())?;
         let (id, command, streams) = session.add(process, stdio)?;
         session.command(Command::Adopt { id, command, exec: Vec::new(), streams, halted: true })?;
         Ok((session, id))
     }
 
-    fn begin(stream: OwnedFd, timeline: Option<Arc<Timeline>>, ready: bool) -> Result<Self, AgentError> {
+    /// Goes on with a guest that was restored from a snapshot in which its first process runs: `kept` is what the conversation had
+    /// come to when that was taken. It gets these streams. The guest is told what is its own.
+    ///
+    /// # Errors
+    /// As [`Session::new`]; what cannot be sent; or `kept` is none.
+    pub fn resume_running(
+        stream: OwnedFd,
+        timeline: Option<Arc<Timeline>>,
+        kept: &[u8],
+        spec: &Spec,
+        network: &Network,
+        process: &Process,
+        stdio: Stdio,
+    ) -> Result<(Self, ProcessId), AgentError> {
+        const FIRST: ProcessId = 0;
+        let kept = Kept::from_bytes(kept)
+            .map_err(|_| AgentError::config("the snapshot's conversation is malformed; take it again"))?;
+        let streams = stdio.open(process.terminal)?;
+        let command = process.args.first().cloned().unwrap_or_default();
+        let session = Self::begin(stream, timeline, true, |pump| pump.go_on(&kept, command, streams))?;
+        session.next_id.store(kept.next_id, Ordering::Relaxed);
+        let status = ProcessStatus { started: true, ..ProcessStatus::new()? };
+        session.shared.lock().processes.insert(FIRST, status);
+        session.renew(spec, network)?;
+        Ok((session, FIRST))
+    }
+
+    /// Holds the conversation still, when all that the guest has said was taken, until what this gives back is dropped. To be called
+    /// while neither guest nor devices do anything.
+    ///
+    /// # Errors
+    /// The first process does not run; or why the session ended.
+    pub(crate) fn freeze(&self) -> Result<Frozen, AgentError> {
+        let ((state, told), (thaw, until)) = (mpsc::sync_channel(1), mpsc::sync_channel(0));
+        self.command(Command::Freeze(Freeze { state, thaw: until }))?;
+        let state = told.recv().map_err(|_| AgentError::HungUp)??;
+        Ok(Frozen { state, _thaw: thaw })
+    }
+
+    /// Tells a restored guest what is its own.
+    fn renew(&self, spec: &Spec, network: &Network) -> Result<(), AgentError> {
+        let mut seed = [0; SEED];
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+            .map_err(AgentError::system("get random numbers (getrandom)"))?;
+        self.command(Command::Renew { payload: flatten::renew(spec, network, &seed)? })
+    }
+
+    fn begin(
+        stream: OwnedFd,
+        timeline: Option<Arc<Timeline>>,
+        ready: bool,
+        prepare: impl FnOnce(&mut Pump),
+    ) -> Result<Self, AgentError> {
         let wake = Arc::new(event()?);
         let shared = Arc::new(Shared::default());
         let (commands, mailbox) = mpsc::channel();
-        let pump = Pump::new(stream, mailbox, wake.clone(), shared.clone(), timeline.clone(), ready)?;
+        let mut pump = Pump::new(stream, mailbox, wake.clone(), shared.clone(), timeline.clone(), ready)?;
+        prepare(&mut pump);
         let thread = thread::Builder::new()
             .name("agent".into())
             .spawn(move || pump.run())
@@ -203,13 +262,11 @@ impl Session {
     fn add(&self, process: &Process, stdio: Stdio) -> Result<(ProcessId, String, Streams), AgentError> {
         let streams = stdio.open(process.terminal)?;
         let command = process.args.first().cloned().unwrap_or_default();
-        let event = Arc::new(event()?);
+        let status = ProcessStatus::new()?;
         let more = |id| (id < Header::SANDBOX).then_some(id + 1);
         let id = self.next_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| {
             AgentError::config("65535 processes were started in this sandbox; start a new one")
         })?;
-        let status =
-            ProcessStatus { prepared: false, hold: Hold::Unknown, started: false, ended: None, event };
         self.shared.lock().processes.insert(id, status);
         Ok((id, command, streams))
     }
@@ -419,6 +476,11 @@ impl Shared {
 }
 
 impl ProcessStatus {
+    fn new() -> Result<Self, AgentError> {
+        let event = Arc::new(event()?);
+        Ok(Self { prepared: false, hold: Hold::Unknown, started: false, ended: None, event })
+    }
+
     fn end(&mut self, how: Result<Exit, AgentError>) {
         if self.ended.is_none() {
             self.ended = Some(how);

@@ -77,6 +77,7 @@ pub(super) fn run(args: Args, global: &super::Global) -> Result<ExitCode> {
         network: microvm::network::Network::default(),
         accel: args.accel,
         warm: args.warm,
+        saved: None,
         vsock: args.vsock.map(Into::into),
         timeline: Some(timeline.clone()),
     };

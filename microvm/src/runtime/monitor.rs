@@ -141,6 +141,7 @@ fn prepare(plan: Plan, link: &UnixStream) -> Result<(Arc<Monitor>, SignalFd), Er
             network,
             accel: options.accel,
             warm: options.warm,
+            saved: None,
             vsock: vsock.clone(),
             timeline: None,
         },

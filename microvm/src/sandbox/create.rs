@@ -8,6 +8,7 @@ use std::time::Duration;
 use lab_clock::Timeline;
 
 use super::options::{Accel, CreateOptions, Diagnostics, resolve};
+use super::saved::{Saved, Shape};
 use super::state_dir::StateDir;
 use super::{Begin, FIRST, Sandbox, explain, parts};
 use crate::agent::{Session, flatten};
@@ -49,13 +50,17 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
     let shares = shares::of(&spec, &options.bundle, options.root_fs.directory())?;
     let is_alone = shares.is_empty() && options.network.interfaces.is_empty();
     let accel = resolve(options.accel);
+    let shape = Shape::of(&options, &shares);
+    if accel == Accel::Tcg && (options.warm.is_some() || options.saved.is_some()) {
+        return Err(no_snapshot());
+    }
     let warm = match &options.warm {
-        Some(_) if accel == Accel::Tcg => return Err(no_snapshot()),
-        Some(folder) => {
+        // What runs already is not started from anything else.
+        Some(folder) if options.saved.is_none() => {
             let (setup, exec) = (flatten::setup(&spec, &root, &options.network)?, flatten::exec(&process)?);
             Some(Warm::of(folder, &options, &shares, &diagnostics.command_line, &setup, &exec)?)
         }
-        None => None,
+        _ => None,
     };
     let (mut sockets, mut gdb) = (Vec::new(), None);
     if let Some(path) = &diagnostics.gdb {
@@ -73,10 +78,19 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         (Some(warm), None) => from(warm, None)?,
         _ => None,
     };
-    let is_warm = at_command.is_some() || of_kind.is_some();
+    let is_warm = at_command.is_some() || of_kind.is_some() || options.saved.is_some();
 
     // The conversation with its PID 1, as far as the first process's start.
-    let (session, machine, first, begin) = if let Some((machine, channel, vsock)) = at_command {
+    let (session, machine, first, begin) = if let Some(saved) = &options.saved {
+        let ((mut machine, channel, vsock), kept) =
+            go_on(saved, shape, &options, &shares, &diagnostics, &timeline)?;
+        sockets.extend(vsock);
+        machine.debug(gdb)?;
+        let (timeline, network, stdio) = (Some(timeline), &options.network, options.stdio);
+        let (session, first) =
+            Session::resume_running(channel, timeline, &kept, &spec, network, &process, stdio)?;
+        (session, machine, first, Begin::Resume)
+    } else if let Some((machine, channel, vsock)) = at_command {
         warm.iter().for_each(Warm::touch);
         sockets.extend(vsock);
         let (session, first) = Session::resume_command(channel, Some(timeline), &process, options.stdio)?;
@@ -109,8 +123,9 @@ pub fn create_with(options: CreateOptions, diagnostics: Diagnostics) -> Result<S
         spec,
         exit,
         is_warm,
-        _sockets: sockets,
+        sockets,
         begin: Mutex::new(begin),
+        shape,
         is_alone,
         _files: files,
     })
@@ -189,6 +204,7 @@ fn restore(
         path: warm.path.clone(),
         identity: warm.identity.clone(),
         renew,
+        paused: false,
         devices: parts::devices(options, shares, port, &mut vsock)?,
         console: diagnostics.console.clone(),
         profile: diagnostics.profile,
@@ -198,6 +214,33 @@ fn restore(
     });
     warm.touch();
     Ok(restored.ok().map(|vm| (Machine::Kvm(Box::new(vm)), channel, vsock)))
+}
+
+/// A machine whose workload runs, held, and the conversation with its PID 1. Other than a warm start's, its snapshot was asked for:
+/// one that cannot be used is an error.
+fn go_on(
+    saved: &Saved,
+    shape: Shape,
+    options: &CreateOptions,
+    shares: &[Share],
+    diagnostics: &Diagnostics,
+    timeline: &Arc<Timeline>,
+) -> Result<(Made, Vec<u8>), Error> {
+    let mut vsock = None;
+    let (channel, port, at_end) = parts::channel()?;
+    let (vm, conversation) = snapshot::restore_running(snapshot::Restore {
+        path: saved.path.clone(),
+        identity: shape.identity(&saved.root),
+        renew: None,
+        paused: true,
+        devices: parts::devices(options, shares, port, &mut vsock)?,
+        console: diagnostics.console.clone(),
+        profile: diagnostics.profile,
+        explain: diagnostics.explain.clone(),
+        at_end,
+        timeline: timeline.clone(),
+    })?;
+    Ok(((Machine::Kvm(Box::new(vm)), channel, vsock), conversation))
 }
 
 /// What the start of a machine that is not at its command has left to do.
@@ -212,7 +255,7 @@ fn renew(spec: &Spec) -> snapshot::Renew {
     snapshot::Renew { host_name: spec.hostname.clone() }
 }
 
-fn no_snapshot() -> Error {
+pub(super) fn no_snapshot() -> Error {
     let reason =
         "QEMU's translator runs this guest, and only KVM's can be written down; leave out --warm".into();
     Error::Device { device: "machine", reason }

@@ -7,10 +7,12 @@ mod create;
 mod options;
 mod parts;
 mod running;
+mod saved;
 mod state_dir;
 
 use std::mem::replace;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ pub(crate) use self::options::resolve;
 pub use self::options::{Accel, CreateOptions, Diagnostics, Kernel, RootDisk, RootFs};
 pub use self::parts::GUEST_INIT;
 pub use self::running::Running;
+pub use self::saved::Saved;
+use self::saved::Shape;
 use self::state_dir::StateDir;
 pub(crate) use self::state_dir::check_id;
 use crate::agent::{AgentError, Exit, ProcessId, Session, Stdio};
@@ -43,9 +47,10 @@ pub struct Sandbox {
     spec: Spec,
     exit: Arc<EventFd>,
     is_warm: bool,
-    _sockets: Vec<SocketFile>,
+    sockets: Vec<SocketFile>,
     /// What its start has left to do.
     begin: Mutex<Begin>,
+    shape: Shape,
     /// Whether it has nothing of the host's to finish writing, or to say: no shared directory, no network card.
     is_alone: bool,
     _files: StateDir,
@@ -57,8 +62,10 @@ enum Begin {
     Execute,
     /// So, and a snapshot is taken when it is at its first instruction.
     Take(Box<Warm>),
-    /// It is there already, in a machine that is held.
+    /// It is there already, at its first instruction, in a machine that is held.
     Go,
+    /// It runs, in a machine that is held.
+    Resume,
 }
 
 /// The sandbox's own process; [`Sandbox::exec`] adds others.
@@ -73,8 +80,10 @@ impl Sandbox {
         let begin = self.begin.lock().map_or(Begin::Execute, |mut begin| replace(&mut begin, Begin::Execute));
         let told = |error| explain(error, &self.machine);
         match (begin, &self.machine) {
-            (Begin::Go, machine) => {
-                self.session.go(FIRST).map_err(told)?;
+            (begin @ (Begin::Go | Begin::Resume), machine) => {
+                if matches!(begin, Begin::Go) {
+                    self.session.go(FIRST).map_err(told)?;
+                }
                 machine.resume();
                 // Many machines of one snapshot may run: what making this one took is given back.
                 sys::trim_heap();
@@ -153,6 +162,21 @@ impl Sandbox {
     /// None yet.
     pub fn resume(&self) -> Result<(), Error> {
         self.machine.resume();
+        Ok(())
+    }
+
+    /// Lets GDB connect to the guest at this Unix socket, which is made, and goes with the sandbox. Once in its life.
+    ///
+    /// # Errors
+    /// It can be debugged already; there is something at that path; QEMU runs the guest.
+    pub fn debug(&mut self, path: &Path) -> Result<(), Error> {
+        if self.vm().is_some_and(Vm::is_debugged) {
+            let reason = "it has a socket for GDB already".into();
+            return Err(Error::Device { device: "debugger's", reason });
+        }
+        let (file, listener) = SocketFile::listen(path)?;
+        self.machine.debug(Some(listener))?;
+        self.sockets.push(file);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lab_clock::Timeline;
 
+use super::saved::Saved;
 use crate::agent::{RootDevice, Stdio};
 use crate::devices::serial::Console;
 use crate::explain::Explain;
@@ -99,6 +100,9 @@ pub struct CreateOptions {
     /// The folder of snapshots. With it, the sandbox starts from a snapshot of its kind (same kernel, disk, size and set-up,
     /// whatever the command) if there is one, and leaves one for the next if there is none. For KVM only.
     pub warm: Option<PathBuf>,
+    /// The snapshot of a sandbox whose workload ran, to go on from: nothing is booted, and what the bundle says of the process is
+    /// the snapshot's. For KVM only.
+    pub saved: Option<Saved>,
     /// Where its programs and the host's reach each other by sockets. For KVM only.
     pub vsock: Option<VsockPath>,
     /// Where to mark the steps.

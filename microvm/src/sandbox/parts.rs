@@ -58,7 +58,7 @@ pub(super) fn devices(
     let channel = Console::new(port, None).map_err(Error::system("set up the channel to the guest"))?;
     devices.push(Box::new(channel));
     devices.push(Box::new(Rng));
-    devices.extend(options.network.devices(options.warm.is_some())?);
+    devices.extend(options.network.devices()?);
     if !shares.is_empty() {
         devices.push(Box::new(Fs::new(shares::TAG, shares.to_vec(), options.memory_mib)?));
     }

@@ -197,11 +197,25 @@ struct Renewal {
 /// What the list begins with.
 const MAGIC: u64 = 0x6c61_776e_6572_2d31;
 
+/// What an entry says is to be done: random bytes, or the next number.
+const RANDOM_BYTES: u32 = 1;
+const COUNT: u32 = 2;
+
 /// The most entries that it has room for.
 const MOST_RENEWALS: u64 = 31;
 
 /// The longest thing to renew: a host name.
 const MOST_SIZE: usize = 256;
+
+/// Renews the kernel's random key and pool, where it has told of them: what may be done whatever its CPUs are at.
+pub(super) fn renew_random(guest: &GuestMemoryMmap, list: u32) -> Result<(), Error> {
+    for renewal in renewals(guest, list).unwrap_or_default() {
+        if matches!(renewal.how, RANDOM_BYTES | COUNT) {
+            renewal.apply(guest, &[], Duration::ZERO)?;
+        }
+    }
+    Ok(())
+}
 
 /// Whether the kernel has a list at this place.
 pub(super) fn has_renewals(guest: &GuestMemoryMmap, list: u32) -> bool {
@@ -231,8 +245,6 @@ fn renewals(guest: &GuestMemoryMmap, list: u32) -> Result<Vec<Renewal>, Error> {
 
 impl Renewal {
     fn apply(&self, guest: &GuestMemoryMmap, host_name: &[u8], passed: Duration) -> Result<(), Error> {
-        const RANDOM: u32 = 1;
-        const COUNT: u32 = 2;
         const SECONDS: u32 = 3;
         const SECONDS_BACK: u32 = 4;
         const NANOSECONDS: u32 = 5;
@@ -243,7 +255,7 @@ impl Renewal {
         let bytes = &mut bytes[..self.size];
         let seconds = passed.as_secs();
         match self.how {
-            RANDOM => fill_random(bytes)?,
+            RANDOM_BYTES => fill_random(bytes)?,
             HOST_NAME if host_name.len() < self.size => bytes[..host_name.len()].copy_from_slice(host_name),
             COUNT | SECONDS | SECONDS_BACK | NANOSECONDS if matches!(self.size, 4 | 8) => {
                 let read = guest.read_slice(bytes, GuestAddress(self.at));

@@ -26,7 +26,7 @@ use crate::{Error, memory, sys};
 const MAGIC: [u8; 8] = *b"LAB-VM\x00\x1a";
 
 /// Raised with every change of what is in the file. Others are refused: a snapshot is made again in seconds.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Where the state begins: the header has a page of its own.
 const STATE: u64 = layout::PAGE;
@@ -116,6 +116,39 @@ fn write_region(file: &File, offset: u64, region: &impl GuestMemoryRegion) -> io
 
 fn is_zero(page: &[u8]) -> bool {
     page == &ZEROES[..page.len()]
+}
+
+/// A checksum over all of a snapshot, its memory too: what a copy is compared by. Pages of zeroes do not count, so that it is
+/// the same for a copy without holes.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn digest(path: &Path) -> Result<u32, Error> {
+    let read = || -> io::Result<u32> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        let (mut crc, mut chunk, mut at) = (crc32fast::Hasher::new(), vec![0; CHUNK], 0);
+        while at < len {
+            // Holes are passed over at once, where the file system tells of them (lseek(2), SEEK_DATA).
+            at = match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+                Ok(data) => data - data % layout::PAGE,
+                Err(rustix::io::Errno::NXIO) => break,
+                Err(_) => at,
+            };
+            let chunk = &mut chunk[..(len - at).min(CHUNK as u64) as usize];
+            file.read_exact_at(chunk, at)?;
+            for (page, offset) in chunk.chunks(ZEROES.len()).zip((at..).step_by(ZEROES.len())) {
+                if !is_zero(page) {
+                    crc.update(&offset.to_le_bytes());
+                    crc.update(page);
+                }
+            }
+            at += chunk.len() as u64;
+        }
+        crc.update(&len.to_le_bytes());
+        Ok(crc.finalize())
+    };
+    read().map_err(Error::file("read the snapshot", path))
 }
 
 /// A file that is removed unless it was renamed.
@@ -225,6 +258,24 @@ mod tests {
         assert_eq!(&bytes[..3], b"far");
         assert!(fs::metadata(&path).unwrap().blocks() * 512 < 1 << 20, "a sparse file");
         assert!(opened.map_memory(8).is_err());
+    }
+
+    #[test]
+    fn a_copy_has_the_same_digest_and_a_changed_one_has_not() {
+        let (folder, path) = written();
+        let whole = fs::read(&path).unwrap();
+        let copy = folder.path().join("copy");
+        fs::write(&copy, &whole).unwrap();
+        let before = digest(&path).unwrap();
+        assert_eq!(digest(&copy).unwrap(), before, "without its holes");
+        for at in [0, 4096, whole.len() - 1] {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            fs::write(&copy, &changed).unwrap();
+            assert_ne!(digest(&copy).unwrap(), before, "at {at}");
+        }
+        fs::write(&copy, &whole[..whole.len() - 4096]).unwrap();
+        assert_ne!(digest(&copy).unwrap(), before, "cut off");
     }
 
     #[test]

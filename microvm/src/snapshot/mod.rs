@@ -15,6 +15,9 @@
 //! A snapshot of a *command* goes further: its process is at its program's first instruction, so that a machine made of it runs that
 //! at once. Such a machine is not given its own by its PID 1 but by us, in its memory, before it runs: see `command`.
 //!
+//! A snapshot of a machine whose workload *runs* has the conversation with its PID 1 in it ([`crate::Sandbox::snapshot`] takes it):
+//! whoever goes on with the guest must know what was under way to it, and how much it may be sent.
+//!
 //! Read `record`, how state becomes bytes; `file`, the file's format; then this, and `command`.
 
 pub(crate) mod command;
@@ -29,7 +32,7 @@ use std::time::{Duration, Instant};
 use lab_clock::{Mark, Timeline};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-use crate::agent::Halted;
+use crate::agent::{Halted, Session};
 use crate::arch::layout;
 use crate::arch::probe::Probe;
 use crate::arch::state::{self, ChipState, VcpuState};
@@ -45,6 +48,7 @@ use crate::{Error, memory};
 use command::Command;
 pub use command::Renew;
 use file::Opened;
+pub use file::digest;
 use record::{Malformed, Reader, Writer};
 
 /// What a snapshot is of: names and values, for example of the kernel and the disk. It is restored only for the same.
@@ -61,6 +65,8 @@ pub struct Restore {
     pub identity: Identity,
     /// For a command's snapshot, what the machine gets of its own; its vCPUs then wait for [`Vm::resume`]. For none but that.
     pub renew: Option<Renew>,
+    /// Whether its vCPUs wait for [`Vm::resume`] in any case.
+    pub paused: bool,
     /// The virtio devices: the same as at the snapshot, in the same order, on whatever is theirs on the host now.
     pub devices: Vec<Box<dyn VirtioDevice>>,
     /// Where the kernel's console output goes.
@@ -82,7 +88,21 @@ pub struct Restore {
 // ANCHOR: take
 pub fn take(vm: &Vm, path: &Path, identity: &Identity) -> Result<(), Error> {
     let msrs = state::msr_numbers()?;
-    vm.held(|held| write_down(held, &held.vcpus(&msrs)?, path, identity, None))
+    vm.held(|held| write_down(held, &held.vcpus(&msrs)?, path, identity, None, None))
+}
+
+/// As [`take`], of a machine whose workload runs, with the conversation with its PID 1.
+///
+/// # Errors
+/// As [`take`]; or there is no such conversation.
+pub(crate) fn take_running(
+    vm: &Vm,
+    path: &Path,
+    identity: &Identity,
+    conversation: &Session,
+) -> Result<(), Error> {
+    let msrs = state::msr_numbers()?;
+    vm.held(|held| write_down(held, &held.vcpus(&msrs)?, path, identity, None, Some(conversation)))
 }
 
 fn write_down(
@@ -91,6 +111,7 @@ fn write_down(
     path: &Path,
     identity: &Identity,
     command: Option<&Command>,
+    conversation: Option<&Session>,
 ) -> Result<(), Error> {
     let mut record = Writer::default();
     record.value(&(identity.len() as u32 + 1));
@@ -118,11 +139,14 @@ fn write_down(
     // Each device is kept still until the memory is written: what it does to a queue is part of it.
     let devices: Vec<_> = held.board.virtio().collect();
     let live: Vec<_> = devices.iter().map(|device| device.hold()).collect();
+    let frozen = conversation.map(Session::freeze).transpose()?;
     record.value(&(devices.len() as u32));
     for (device, live) in devices.iter().zip(&live) {
         let busy = |reason: &str| Error::Device { device: "virtio", reason: reason.into() };
         device.save(live, &mut record).map_err(busy)?;
     }
+    record.bytes(frozen.as_ref().map_or(&[][..], |frozen| &frozen.state));
+    drop(frozen);
     file::write(path, &record.finish(), held.memory)
 }
 // ANCHOR_END: take
@@ -156,7 +180,7 @@ pub(crate) fn take_command(
             }
             let clock_read = held.board.boot_timer().clock_read();
             let command = Command::find(held.memory, runner, clock_read.map(|host| (host, halted.clock)))?;
-            write_down(held, &vcpus, path, identity, Some(&command)).map(|()| Some(true))
+            write_down(held, &vcpus, path, identity, Some(&command), None).map(|()| Some(true))
         })?;
         if let Some(done) = done {
             return Ok(done);
@@ -183,8 +207,13 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// # Errors
 /// [`Error::Snapshot`] where the snapshot is none, not whole, another version's, or of something else; otherwise, the step
 /// that failed. Nothing is left behind.
-// ANCHOR: restore
 pub fn restore(config: Restore) -> Result<Vm, Error> {
+    restore_running(config).map(|(vm, _)| vm)
+}
+
+/// As [`restore`], with the conversation that [`take_running`] put into it.
+// ANCHOR: restore
+pub(crate) fn restore_running(config: Restore) -> Result<(Vm, Vec<u8>), Error> {
     let timeline = &config.timeline;
     let opened = Opened::open(&config.path)?;
     let mut record = Reader::new(&opened.state);
@@ -213,6 +242,8 @@ pub fn restore(config: Restore) -> Result<Vm, Error> {
     }
     let mut chips = ChipState::read(&mut record).map_err(damaged)?;
     match (&command, &config.renew) {
+        // In the middle of whatever the kernel does: its random numbers can be other ones at any time, the rest is its PID 1's.
+        (None, None) if config.paused => command::renew_random(&guest, renewals)?,
         (None, None) => {}
         (Some(command), Some(renew)) => {
             // The guest's time of day goes forward by what has passed, whole seconds in its memory. For the rest of one it seems to
@@ -257,18 +288,20 @@ pub fn restore(config: Restore) -> Result<Vm, Error> {
             NotRestored::OtherDevice => opened.refuse(format!("its virtio device {number} was another one")),
         })?;
     }
+    let conversation = record.bytes().map_err(damaged)?.to_vec();
     record.finish().map_err(damaged)?;
     timeline.mark(Mark::DevicesReady);
 
     let mut machine = board.machine(&guest, timeline, config.profile, config.explain.clone());
-    machine.in_program = command.is_some();
+    let paused = command.is_some() || config.paused;
+    machine.in_program = paused;
     if let Some(explain) = &config.explain {
         explain.restored(&config.path, machine.in_program);
         fds.first().inspect(|first| explain.registers(first));
     }
     let vcpus = (0..).zip(fds).map(|(index, fd)| board::vcpu(fd, index, &machine));
     let vcpus = vcpus.collect::<Result<_, _>>()?;
-    Vm::start(Parts {
+    let parts = Parts {
         vm,
         memory: guest,
         vcpus,
@@ -277,8 +310,9 @@ pub fn restore(config: Restore) -> Result<Vm, Error> {
         console: config.console,
         probe,
         at_end: config.at_end,
-        paused: command.is_some(),
-    })
+        paused,
+    };
+    Ok((Vm::start(parts)?, conversation))
 }
 // ANCHOR_END: restore
 

@@ -4,6 +4,7 @@
 //! daemon only joins a client's connection with the monitor's, and need not look at what passes.
 
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 use bollard_stubs::models::ContainerUpdateBody;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,16 @@ pub enum Ask {
     },
     /// Tell of the machine.
     Machine,
+    /// Write the machine down to this file.
+    Snapshot {
+        /// An absolute path.
+        file: PathBuf,
+    },
+    /// Let GDB connect to the machine's guest, by this socket.
+    Debug {
+        /// An absolute path, where nothing is.
+        socket: PathBuf,
+    },
     /// Answer when the workload has ended; where it does not run, at the end of its next run or at once.
     Wait {
         /// Whether the next run is waited for.

@@ -12,6 +12,7 @@ use super::output::Client;
 use super::protocol::{Answer, Ask, Attach, hear, say};
 use super::{Monitor, exec};
 use crate::engine::error::Context as _;
+use crate::engine::sandbox::{NO_MACHINE, Sandbox};
 use crate::engine::stored::{self, Status, plan};
 use crate::engine::{Error, bundle};
 
@@ -86,6 +87,8 @@ fn serve(monitor: &Arc<Monitor>, stream: UnixStream, ask: Ask) {
             monitor.terminals.resize(monitor, exec.as_deref(), size)
         }
         Ask::Update(change) => update(monitor, &change),
+        Ask::Snapshot { file } => with_sandbox(monitor, |sandbox| sandbox.snapshot(&file)),
+        Ask::Debug { socket } => with_sandbox(monitor, |sandbox| sandbox.debug(&socket)),
     };
     let answer = match result {
         Ok(()) => Answer::Done,
@@ -97,7 +100,7 @@ fn serve(monitor: &Arc<Monitor>, stream: UnixStream, ask: Ask) {
 fn machine(monitor: &Monitor, stream: &UnixStream) {
     let answer = match monitor.sandbox().as_ref().map(|sandbox| sandbox.machine()) {
         Some(Some(machine)) => Answer::Machine(Box::new(machine)),
-        Some(None) => Answer::Failed((&Error::bad("it is a container, and no virtual machine")).into()),
+        Some(None) => Answer::Failed((&Error::bad(NO_MACHINE)).into()),
         None => Answer::Failed((&Error::conflict("container is not running")).into()),
     };
     let _ = say(stream, &answer);
@@ -274,6 +277,16 @@ fn ended(monitor: &Monitor, before: u64, until: Option<Instant>) -> bool {
     true
 }
 
+fn with_sandbox(
+    monitor: &Monitor,
+    work: impl FnOnce(&mut dyn Sandbox) -> Result<(), Error>,
+) -> Result<(), Error> {
+    match monitor.sandbox().as_mut() {
+        Some(sandbox) => work(sandbox.as_mut()),
+        None => Err(Error::conflict("container is not running")),
+    }
+}
+
 fn hold(monitor: &Monitor, still: bool) -> Result<(), Error> {
     let none = || Error::conflict("container is not running");
     let mut sandbox = monitor.sandbox();
@@ -287,8 +300,5 @@ fn hold(monitor: &Monitor, still: bool) -> Result<(), Error> {
 fn update(monitor: &Monitor, change: &bollard_stubs::models::ContainerUpdateBody) -> Result<(), Error> {
     let host = serde_json::from_value(serde_json::to_value(change)?)?;
     let resources = bundle::resources(&plan::limits(&host), false)?;
-    match monitor.sandbox().as_mut() {
-        Some(sandbox) => sandbox.update(&resources),
-        None => Err(Error::conflict("container is not running")),
-    }
+    with_sandbox(monitor, |sandbox| sandbox.update(&resources))
 }

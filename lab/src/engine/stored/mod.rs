@@ -14,7 +14,7 @@
 //!
 //! Reading order: `db.rs` and `record.rs`, what is kept; `plan.rs`, from docker's configuration to what a wall is asked
 //! for; `published.rs`, its ports; `share.rs`, what is the host's or another container's; `create.rs`, `life.rs`, `link.rs`, a container's life;
-//! `networks`, `network_view.rs`, `linked.rs`, whom it reaches; `inspect.rs`, `log_config.rs` and `logs.rs`, `events.rs`, `files.rs`, `transfer.rs`, `size.rs`, looking at it; `images.rs`, `prune.rs`, what goes.
+//! `networks`, `network_view.rs`, `linked.rs`, whom it reaches; `saved.rs`, machines written down and made anew; `inspect.rs`, `log_config.rs` and `logs.rs`, `events.rs`, `files.rs`, `transfer.rs`, `size.rs`, looking at it; `images.rs`, `prune.rs`, what goes.
 
 mod cache;
 mod commit;
@@ -40,6 +40,7 @@ mod prune;
 pub mod published;
 mod record;
 mod root;
+pub mod saved;
 mod share;
 mod size;
 mod transfer;

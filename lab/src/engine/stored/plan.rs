@@ -204,6 +204,7 @@ pub fn request(name: &str, body: &ContainerCreateBody, mounts: Vec<Extra>) -> Re
         kernel: annotation("lab.kernel"),
         accelerator: crate::engine::Accelerator::default(),
         warm: annotation("lab.warm").is_some_and(|value| value == "true"),
+        saved: annotation(super::saved::ANNOTATION).map(Into::into),
         vsock: annotation("lab.vsock").map(Into::into),
         gdb: annotation("lab.gdb").map(Into::into),
         explain: false,

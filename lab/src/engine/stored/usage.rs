@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use container::Stats;
 
@@ -11,7 +12,17 @@ use crate::engine::error::Context as _;
 use crate::engine::monitor::protocol::{Answer, Ask, Attach};
 use crate::engine::sandbox::Machine;
 use crate::engine::{Error, Runtime};
+use crate::kernel;
 use bollard_stubs::models::ExecConfig;
+
+/// A machine whose guest GDB may look at.
+#[derive(Clone, Debug)]
+pub struct Debugged {
+    /// Where GDB connects: `target remote SOCKET`.
+    pub socket: PathBuf,
+    /// The file of the guest's kernel, where it has symbols.
+    pub symbols: Option<PathBuf>,
+}
 
 impl Engine {
     /// What a container uses now; none where it does not run.
@@ -47,6 +58,25 @@ impl Engine {
             Answer::Machine(machine) => Ok(*machine),
             _ => Err(Error::conflict(format!("container {} is not running", record.id))),
         }
+    }
+
+    /// Where GDB may connect to a machine that runs: its socket is made, where it has none.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where it does not run; [`Error::Bad`] for a container.
+    pub fn debug(&self, record: &Record) -> Result<Debugged, Error> {
+        let open = self.machine(record)?.gdb;
+        let socket = open.clone().unwrap_or_else(|| self.roots.debugger(&record.id));
+        if open.is_none() {
+            // A file there is of a monitor that was killed.
+            let _ = fs::remove_file(&socket);
+            self.ask(record, &Ask::Debug { socket: socket.clone() })?;
+        }
+        let choice = record.host().annotations.and_then(|all| all.get("lab.kernel").cloned());
+        // A bzImage, as distributions have it, has no symbols.
+        let image = kernel::resolve(choice.as_deref()).ok().flatten().map(|kernel| kernel.image);
+        let symbols = image.filter(|path| path.file_name().is_some_and(|name| name == "vmlinux"));
+        Ok(Debugged { socket, symbols })
     }
 
     /// The processes of a container as `ps` tells them: titles, then a line for each.

@@ -17,6 +17,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::net::{RecvFlags, recv};
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
 use super::{Chain, Event, Fault, VirtioDevice, Virtqueue, sys};
@@ -33,6 +34,9 @@ const CONTROL_QUEUE: u16 = 8;
 
 /// Control messages that wait for a buffer. A driver that asks and asks but gives none is broken.
 const MOST_PENDING: usize = 64;
+
+/// What may wait for the guest in a snapshot: more than a socket's buffers hold (unix(7), SO_SNDBUF).
+const MOST_LEFT: usize = 1 << 20;
 
 /// Descriptors in the queues of a port that is not there. The driver makes its queues all the same.
 const NO_PORT_QUEUE: u16 = 2;
@@ -64,6 +68,8 @@ struct Port {
     open_in_guest: bool,
     /// What the guest wrote and the socket has not taken yet.
     sending: Option<Chain>,
+    /// What a socket that is no more held for the guest, when the snapshot was taken of which this device is.
+    left: VecDeque<u8>,
 }
 
 /// The device.
@@ -161,7 +167,14 @@ impl Console {
                 break;
             }
             budget -= 1;
-            let Some(chain) = queue.pop()? else { break };
+            let Some(mut chain) = queue.pop()? else { break };
+            if !port.left.is_empty() {
+                let most = chain.writable().min(port.left.len() as u64) as usize;
+                let left: Vec<u8> = port.left.drain(..most).collect();
+                let written = chain.write(&left)?;
+                queue.used(&chain, written as u32)?;
+                continue;
+            }
             match sys::receive(&port.socket, &chain.writable_slices()?) {
                 // A buffer of no bytes would look like the end of the stream.
                 Ok(0) if chain.writable() == 0 => queue.used(&chain, 0)?,
@@ -212,7 +225,23 @@ impl Console {
 impl Port {
     fn new(name: &'static str, is_console: bool, socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { name, is_console, socket, hung_up: false, open_in_guest: false, sending: None })
+        let left = VecDeque::new();
+        Ok(Self { name, is_console, socket, hung_up: false, open_in_guest: false, sending: None, left })
+    }
+
+    /// What waits for the guest on the host's side.
+    fn unread(&self) -> Result<Vec<u8>, &'static str> {
+        let mut bytes = vec![0; MOST_LEFT];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        // A socket without anything, or at its end, has nothing.
+        let (_, waiting) = recv(&self.socket, &mut bytes, flags).unwrap_or_default();
+        bytes.truncate(waiting);
+        bytes.splice(0..0, self.left.iter().copied());
+        if bytes.len() < MOST_LEFT {
+            Ok(bytes)
+        } else {
+            Err("the guest does not take what the host sends it")
+        }
     }
 
     /// Sends a chain to the socket. Whether all of it went out; where nobody listens any more, it is dropped.
@@ -271,20 +300,24 @@ impl VirtioDevice for Console {
         for port in self.ports.iter_mut().flatten() {
             port.open_in_guest = false;
             port.sending = None;
+            port.left.clear();
         }
     }
 
-    /// Which ports are open, then the control messages that wait, each with its length before it.
+    /// Which ports are open; the control messages that wait: how many, and each with its length before it; what waits for the
+    /// agent's port.
     fn save(&self) -> Result<Vec<u8>, &'static str> {
         if self.ports.iter().flatten().any(|port| port.sending.is_some()) {
             return Err("the host has not taken all that the guest wrote to a console port");
         }
         let open = |port: &Option<Port>| u8::from(port.as_ref().is_some_and(|port| port.open_in_guest));
         let mut state: Vec<u8> = self.ports.iter().map(open).collect();
+        state.push(self.pending.len() as u8);
         for message in &self.pending {
             state.push(message.len() as u8);
             state.extend(message);
         }
+        state.extend(self.ports[AGENT].as_ref().map_or_else(|| Ok(Vec::new()), Port::unread)?);
         Ok(state)
     }
 
@@ -296,12 +329,18 @@ impl VirtioDevice for Console {
             }
         }
         self.pending.clear();
-        while let Some((len, after)) = rest.split_first() {
+        let Some((messages, after)) = rest.split_first() else { return false };
+        rest = after;
+        for _ in 0..*messages {
+            let Some((len, after)) = rest.split_first() else { return false };
             let Some((message, after)) = after.split_at_checked(usize::from(*len)) else { return false };
             self.pending.push_back(message.to_vec());
             rest = after;
         }
-        self.pending.len() <= MOST_PENDING
+        if let Some(port) = &mut self.ports[AGENT] {
+            port.left = rest.iter().copied().collect();
+        }
+        self.pending.len() <= MOST_PENDING && rest.len() < MOST_LEFT
     }
 }
 
@@ -461,5 +500,33 @@ mod tests {
         assert!(driver.needs_reset());
         driver.restart();
         open_agent_port(&mut driver);
+    }
+
+    #[test]
+    fn what_waits_for_the_guest_comes_to_a_machine_of_the_snapshot_too_and_before_all_else() {
+        let (mut driver, mut agent, _console) = console();
+        open_agent_port(&mut driver);
+        agent.write_all(b"before").unwrap();
+        let saved = || {
+            let mut record = crate::snapshot::record::Writer::default();
+            driver.mmio.save(&driver.mmio.hold(), &mut record).unwrap();
+            record.finish()
+        };
+        let state = saved();
+        assert_eq!(saved(), state, "a snapshot takes nothing away");
+
+        let (socket, mut host) = UnixStream::pair().unwrap();
+        let (other, _other_host) = UnixStream::pair().unwrap();
+        host.write_all(b" and after").unwrap();
+        let mut driver = driver.on_a_new_device(Box::new(Console::new(socket, Some(other)).unwrap()));
+        driver.mmio.restore(&mut crate::snapshot::record::Reader::new(&state)).unwrap();
+        let mut all = Vec::new();
+        for _ in 0..2 {
+            let buffer = driver.add(4, &[Buffer::Write(16)]);
+            driver.settle();
+            let Some((_, len)) = driver.take_used(4) else { break };
+            all.extend_from_slice(&driver.bytes(&buffer)[..len as usize]);
+        }
+        assert_eq!(String::from_utf8(all).unwrap(), "before and after");
     }
 }

@@ -1,4 +1,7 @@
-//! `lab vm`: a closer look at a virtual machine that runs.
+//! `lab vm`: a closer look at a virtual machine that runs, and copies of it.
+
+mod gdb;
+mod saved;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -7,10 +10,15 @@ use lab::engine::stored::Engine;
 use serde_json::Value;
 
 use super::style::HEADING;
-use super::{images::bytes, life};
+use super::{images::bytes, life, one_line, print, style};
 
-/// Look at virtual machines more closely.
+/// Look at virtual machines more closely, and copy them.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lab vm stats web                       what it did: exits, devices, page faults
+  lab vm snapshot web before-lunch       write it down as it runs
+  lab vm restore before-lunch --count 3  three more that go on from there
+  lab vm gdb web                         stop its kernel and look around")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -26,6 +34,9 @@ enum Command {
     Pause(life::Names),
     /// Let them go on.
     Resume(life::Names),
+    Snapshot(saved::SnapshotArgs),
+    Restore(saved::RestoreArgs),
+    Gdb(gdb::Args),
 }
 
 /// A machine.
@@ -55,14 +66,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             if !text.is_empty() {
                 text.push('\n');
             }
-            super::print(&text)?;
+            print(&text)?;
         }
         Command::Stats(args) => {
             let report = serde_json::to_value(machine(&args.one)?.report)?;
-            super::print(&if args.format == "json" { format!("{report:#}\n") } else { table(&report) })?;
+            print(&if args.format == "json" { format!("{report:#}\n") } else { table(&report) })?;
         }
         Command::Pause(names) => return life::pause(&names, true),
         Command::Resume(names) => return life::pause(&names, false),
+        Command::Snapshot(args) => saved::snapshot(&args)?,
+        Command::Restore(args) => return saved::restore(&args),
+        Command::Gdb(args) => return gdb::run(&args),
     }
     Ok(ExitCode::SUCCESS)
 }
