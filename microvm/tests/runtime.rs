@@ -347,6 +347,11 @@ fn what_cannot_be_made_is_told_in_one_line_and_leaves_nothing() {
         assert!(log["level"] == "error" && log["msg"].as_str().unwrap().contains(word), "{log}");
         assert_eq!(bundle.traces(), [].into(), "{pointer}");
     }
+    let bundle = Bundle::new(&["true"]);
+    let output = bundle.output(&["create", "--preserve-fds", "2", &bundle.id]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("--preserve-fds") && said.lines().count() == 1, "{said}");
+    assert_eq!((output.status.code(), bundle.traces()), (Some(125), [].into()));
     // A guest that ends instead of coming up is an error with the reason.
     let bundle = Bundle::new(&["true"]);
     let output = bundle.output(&["create", "--kernel", kernel.path().to_str().unwrap(), &bundle.id]);

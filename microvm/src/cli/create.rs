@@ -54,7 +54,7 @@ struct Make {
     /// Unix socket to send the workload's terminal to
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// Accepted for engines: a guest's process has no descriptors of the host's
+    /// Refused but for 0: a guest's process has no descriptors of the host's
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// Accepted for engines
@@ -89,6 +89,12 @@ struct Make {
 
 impl Make {
     fn create(self, global: &Global) -> Result<Instance> {
+        if self.preserve_fds > 0 {
+            let reason = "a descriptor is the host's kernel's, and the guest has a kernel of its own; use a volume, or --vsock";
+            return Err(
+                microvm::Error::Config { field: "--preserve-fds".into(), reason: reason.into() }.into()
+            );
+        }
         let fs_type = self.fs_type;
         let options = Options {
             root: global.root(),
