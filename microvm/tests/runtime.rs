@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::time::Duration;
@@ -151,6 +152,13 @@ fn assert_jailed(pid: i64) {
         assert!(field(&status, "NSpid").ends_with("\t1") || name != "lab-vm", "{status}");
     }
     assert_eq!(fs::read_dir(format!("/proc/{pid}/root/")).unwrap().count(), 0, "its root is an empty folder");
+    // Nor does a way lead out of a folder that it has open, such as a share: `..` ends there.
+    let host = fs::metadata("/").unwrap();
+    for open in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+        let up = fs::metadata(open.path().join("../".repeat(32)));
+        let is_host = up.is_ok_and(|up| (up.dev(), up.ino()) == (host.dev(), host.ino()));
+        assert!(!is_host, "{:?} leads out", fs::read_link(open.path()));
+    }
     for namespace in ["mnt", "ipc", "uts", "net", "pid"] {
         let of = |who: &str| fs::read_link(format!("/proc/{who}/ns/{namespace}")).unwrap();
         assert_ne!(of("self"), of(&pid.to_string()), "{namespace}");

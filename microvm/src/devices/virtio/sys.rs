@@ -1,7 +1,7 @@
 //! The system calls that the devices need and no safe library offers for guest memory.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::{io, mem};
 
@@ -48,6 +48,30 @@ pub(super) fn write_or_append(
         // SAFETY: see `transfer`; the kernel reads the buffers.
         unsafe { libc::pwritev2(file.as_raw_fd(), iovecs.as_ptr(), iovecs.len() as _, offset, flags) }
     })
+}
+
+/// Lets nothing be a device, or be written to, in a tree of mounts (mount_setattr(2)).
+pub(super) fn restrict_mounts(tree: &OwnedFd, read_only: bool) -> io::Result<()> {
+    let read_only = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    let change = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_NODEV | read_only,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: the path is NUL-terminated, and `change` a whole mount_attr of the size given (mount_setattr(2)).
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const change,
+            size_of_val(&change),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Receives what a stream socket has, straight into guest memory, without waiting (recvmsg(2)). 0 is its end.

@@ -16,7 +16,9 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2, statx};
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
+use super::super::sys;
 use crate::Error;
 
 /// The directory whose entries are the shares.
@@ -42,8 +44,7 @@ impl Share {
     /// # Errors
     /// [`Error::File`] where it is not there.
     pub fn open(name: &str, path: &Path, read_only: bool) -> Result<Self, Error> {
-        let fd = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| Error::file("share", path)(errno.into()))?;
+        let fd = detached(path, read_only).map_err(|errno| Error::file("share", path)(errno.into()))?;
         Ok(Self { name: name.into(), fd: Arc::new(fd), read_only })
     }
 
@@ -52,6 +53,23 @@ impl Share {
         status(&self.fd).is_ok_and(|status| u32::from(status.stx_mode) & 0o170_000 == 0o040_000)
     }
 }
+
+/// A place of the host, cut out of its tree: `..` ends at it, so whoever holds only this descriptor has nothing else of the host,
+/// even where no name is checked (open_tree(2), mount_setattr(2)). Devices cannot be opened there. Only root may cut; for others
+/// it stays where it is.
+// ANCHOR: detached
+fn detached(path: &Path, read_only: bool) -> Result<OwnedFd, Errno> {
+    let whole = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE;
+    match open_tree(CWD, path, whole | OpenTreeFlags::OPEN_TREE_CLOEXEC) {
+        Ok(tree) => {
+            // Kernels before 5.12 cannot; the server's own rules are then the only ones.
+            let _ = sys::restrict_mounts(&tree, read_only);
+            Ok(tree)
+        }
+        Err(_) => openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()),
+    }
+}
+// ANCHOR_END: detached
 
 /// What tells a file from all others. An inode's number is used again after its end; its time of birth is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,9 +113,8 @@ pub(super) struct Nodes {
 impl Nodes {
     /// A table that knows the shares, with at most `most_open` descriptors, for `most` files.
     pub(super) fn new(shares: Vec<Share>, most_open: usize, most: usize) -> Result<Self, Errno> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut this = Self {
-            own_fds: openat(CWD, "/proc/self/fd", flags, Mode::empty())?,
+            own_fds: detached(Path::new("/proc/self/fd"), false)?,
             shares,
             by_number: HashMap::new(),
             by_key: HashMap::new(),
