@@ -324,6 +324,13 @@ impl Args {
         let mut annotations = HashMap::new();
         annotations.extend(self.kernel.clone().map(|kernel| ("lab.kernel".to_owned(), kernel)));
         annotations.extend(self.warm.then(|| ("lab.warm".to_owned(), "true".to_owned())));
+        // The monitor works elsewhere.
+        for (name, socket) in [("lab.vsock", &self.vsock), ("lab.gdb", &self.gdb)] {
+            let Some(path) = socket else { continue };
+            let absolute = std::path::absolute(path)?;
+            let path = absolute.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+            annotations.insert(name.to_owned(), path.to_owned());
+        }
         host.annotations = Some(annotations);
         if let Some(flag) = self.place.needs_network().filter(|_| self.network() == "none") {
             anyhow::bail!("{flag} is of a place in a network: give --network as well");

@@ -4,7 +4,7 @@
 //!  /bin/hello → lab-workloads      what is compared:   hello true false cpu memory syscalls files http bench
 //!  /bin/sh    → lab-workloads      a small shell:      sh test [
 //!  /bin/ls    → lab-workloads      what a class needs: echo cat ls env pwd id sleep uname hostname ps mount kill init
-//!     …                                                head wc touch mkdir rm stty tty
+//!     …                                                head wc touch mkdir rm stty tty vsock
 //! ```
 //!
 //! The same bytes run behind both walls, and nothing of the host's is needed for them: no loader, no libc, no files.
@@ -28,6 +28,7 @@ pub mod output;
 pub mod sh;
 pub mod syscalls;
 pub mod tools;
+pub mod vsock;
 
 use core::ffi::CStr;
 
@@ -69,6 +70,11 @@ pub const APPLETS: &[Applet] = &[
     },
     Applet { name: "files", help: "files [MIB [FOLDER]]: write, sync, read a file, timed", run: files::run },
     Applet { name: "http", help: "http [--port N] [--requests N]: a small web server", run: http::run },
+    Applet {
+        name: "vsock",
+        help: "vsock [-l] PORT: call the host from a machine without a network, or wait for its call",
+        run: vsock::run,
+    },
     Applet { name: "sh", help: "sh [-c COMMANDS | FILE] [ARGUMENTS]: a small shell", run: sh::run },
     Applet { name: "test", help: "test EXPRESSION: end with 0 if it is true", run: sh::test::run },
     Applet { name: "[", help: "[ EXPRESSION ]: end with 0 if it is true", run: sh::test::run },

@@ -56,6 +56,7 @@ errors! {
     BADF = EBADF: "Bad file descriptor",
     BUSY = EBUSY: "Device or resource busy",
     CHILD = ECHILD: "No child processes",
+    CONNRESET = ECONNRESET: "Connection reset by peer",
     EXIST = EEXIST: "File exists",
     INTR = EINTR: "Interrupted system call",
     INVAL = EINVAL: "Invalid argument",

@@ -1,4 +1,4 @@
-//! TCP over IPv4, as much as a server and its client need; and what sets a network card up.
+//! TCP over IPv4, as much as a server and its client need; vsock, which needs no network; and what sets a network card up.
 
 use linux_raw_sys::general as c;
 use linux_raw_sys::ioctl as i;
@@ -44,6 +44,48 @@ pub fn local_port(socket: &OwnedFd) -> Result<u16> {
 /// accept4(2): the next connection.
 pub fn accept(socket: &OwnedFd) -> Result<OwnedFd> {
     plain(c::__NR_accept4, [int(socket.0), 0, 0, c::O_CLOEXEC as usize]).map(OwnedFd::from_result)
+}
+
+/// shutdown(2): the other side reads the end, and can still be heard.
+pub fn end_output(socket: Fd) -> Result<()> {
+    /// SHUT_WR.
+    const OUTPUT: usize = 1;
+    plain(c::__NR_shutdown, [int(socket.0), OUTPUT]).map(drop)
+}
+
+/// A socket of a machine that waits for its host on a port, 4294967295 excepted (vsock(7)).
+pub fn listen_vsock(port: u32, backlog: u32) -> Result<OwnedFd> {
+    /// VMADDR_CID_ANY: whatever this machine is called.
+    const ANY: u32 = u32::MAX;
+    let socket = vsock()?;
+    let address = vsock_address(ANY, port);
+    // SAFETY: the kernel reads 16 bytes (bind(2)).
+    unsafe { call(c::__NR_bind, [int(socket.0), address.as_ptr().expose_provenance(), address.len()]) }?;
+    plain(c::__NR_listen, [int(socket.0), backlog as usize])?;
+    Ok(socket)
+}
+
+/// A connection from a machine to a port of its host (vsock(7)).
+pub fn connect_vsock(port: u32) -> Result<OwnedFd> {
+    /// VMADDR_CID_HOST.
+    const HOST: u32 = 2;
+    let socket = vsock()?;
+    let address = vsock_address(HOST, port);
+    // SAFETY: the kernel reads 16 bytes (connect(2)).
+    unsafe { call(c::__NR_connect, [int(socket.0), address.as_ptr().expose_provenance(), address.len()]) }?;
+    Ok(socket)
+}
+
+fn vsock() -> Result<OwnedFd> {
+    let kind = (n::SOCK_STREAM | c::O_CLOEXEC) as usize;
+    plain(c::__NR_socket, [n::AF_VSOCK as usize, kind, 0]).map(OwnedFd::from_result)
+}
+
+/// `struct sockaddr_vm`: family, reserved, port, machine, flags and padding, all in the host's order (vsock(7)).
+fn vsock_address(machine: u32, port: u32) -> [u8; 16] {
+    let [f0, f1] = (n::AF_VSOCK as u16).to_ne_bytes();
+    let ([p0, p1, p2, p3], [m0, m1, m2, m3]) = (port.to_ne_bytes(), machine.to_ne_bytes());
+    [f0, f1, 0, 0, p0, p1, p2, p3, m0, m1, m2, m3, 0, 0, 0, 0]
 }
 
 /// A socket for requests about network cards, which any will do for (netdevice(7)).
