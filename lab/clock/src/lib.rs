@@ -58,6 +58,7 @@ impl Timeline {
         Ok(Self { page: SharedPage::new()? })
     }
 
+    // ANCHOR: mark
     /// Marks this moment. The first marking of a mark stands; later ones are ignored.
     pub fn mark(&self, mark: Mark) {
         self.mark_at(mark, now());
@@ -67,6 +68,7 @@ impl Timeline {
     pub fn mark_at(&self, mark: Mark, at: Nanos) {
         self.page.set_once(mark as usize, at);
     }
+    // ANCHOR_END: mark
 
     /// The moment of a mark, if it was reached.
     pub fn get(&self, mark: Mark) -> Option<Nanos> {

@@ -141,6 +141,7 @@ pub fn milliseconds(from: Nanos, to: Nanos) -> f64 {
 }
 
 /// The phases of a run, in order of time.
+// ANCHOR: of
 pub fn of(sample: &Sample) -> Vec<Phase> {
     let mut moments: Vec<(Nanos, Moment)> = sample
         .marks
@@ -161,6 +162,7 @@ pub fn of(sample: &Sample) -> Vec<Phase> {
     }
     phases
 }
+// ANCHOR_END: of
 
 /// The median of a phase over all runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -65,18 +65,22 @@ const DIM: Style = Style::new().dimmed();
 
 /// Writes both for a terminal of this width.
 pub fn render(record: &Record, width: usize) -> String {
-    let runs = runs(record);
+    draw(&runs(record), width)
+}
+
+/// The same of any runs.
+pub fn draw(runs: &[Run<'_>], width: usize) -> String {
     let mut text = String::new();
     let Some(longest) = runs.iter().map(Run::total).reduce(f64::max).filter(|&total| total > 0.0) else {
         return text;
     };
     if runs.len() > 1 {
-        one_clock(&mut text, &runs, longest, width);
+        one_clock(&mut text, runs, longest, width);
     }
-    for run in &runs {
+    for run in runs {
         steps(&mut text, run, longest, width);
     }
-    legend(&mut text, &runs);
+    legend(&mut text, runs);
     text
 }
 

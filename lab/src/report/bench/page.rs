@@ -161,7 +161,14 @@ fn numbers(values: &[f64]) -> String {
 
 /// The median start of each wall of the lab, step by step.
 fn waterfalls(bench: &Bench, experiment: &ExperimentRecord) -> Markup {
-    let walls: Vec<WallRecord> = [("container", Wall::Container), ("vm", Wall::Vm)]
+    let walls = walls(bench, experiment);
+    let runs: Vec<_> = walls.iter().filter_map(waterfall::Run::median_of).collect();
+    html! { @if !runs.is_empty() { (comparison::waterfalls(&runs)) } }
+}
+
+/// The warm starts of each wall of the lab, as `lab compare` has them.
+pub fn walls(bench: &Bench, experiment: &ExperimentRecord) -> Vec<WallRecord> {
+    [("container", Wall::Container), ("vm", Wall::Vm)]
         .into_iter()
         .filter_map(|(name, wall)| {
             let samples: Vec<Sample> = experiment
@@ -174,9 +181,7 @@ fn waterfalls(bench: &Bench, experiment: &ExperimentRecord) -> Markup {
                 WallRecord { wall, obtained, unavailable: None, kernel: None, samples, memory: None };
             (!record.samples.is_empty()).then_some(record)
         })
-        .collect();
-    let runs: Vec<_> = walls.iter().filter_map(waterfall::Run::median_of).collect();
-    html! { @if !runs.is_empty() { (comparison::waterfalls(&runs)) } }
+        .collect()
 }
 
 /// A run as `lab compare` has it: the whole run's time is among its values.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use super::{against, label, spark};
+use super::{against, label, page, spark};
 use crate::measure::bench::record::{Bench, ExperimentRecord, MetricRecord};
 use crate::measure::bench::summary::{self, Row};
 use crate::measure::experiments;
@@ -13,6 +13,7 @@ use crate::measure::stats::{Interval, median};
 use crate::report::figures;
 use crate::report::table::Table;
 use crate::report::terminal::wrap;
+use crate::report::waterfall;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -101,6 +102,11 @@ fn one(text: &mut String, bench: &Bench, experiment: &ExperimentRecord, width: u
             }
             slopes(text, bench, experiment, metric);
         }
+    }
+    if experiment.name == "startup" {
+        let walls = page::walls(bench, experiment);
+        let runs: Vec<_> = walls.iter().filter_map(waterfall::Run::median_of).collect();
+        text.push_str(&waterfall::draw(&runs, width));
     }
     for absent in &experiment.absent {
         paragraph(text, DIM, "absent", &format!("{}: {}", absent.subject, absent.reason), width);
