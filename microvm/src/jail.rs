@@ -84,6 +84,7 @@ pub(crate) fn leave_host() -> Result<(), Error> {
 }
 
 /// This thread enters the jail, as what it is for. Nothing, where the process has none.
+// ANCHOR: enter
 #[inline(never)]
 pub(crate) fn enter(role: Role) {
     let Some(filters) = FILTERS.get() else { return };
@@ -96,6 +97,7 @@ pub(crate) fn enter(role: Role) {
         std::process::exit(125);
     }
 }
+// ANCHOR_END: enter
 
 /// Makes a folder of the host's visible in the jail to be, at `window`.
 ///
@@ -134,6 +136,7 @@ const FOR_SHARES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETFCAP);
 
 /// Drops what this thread does not need. It cannot come back: nobody here ever calls execve(2).
+// ANCHOR: drop
 fn drop_capabilities(role: Role) -> rustix::io::Result<()> {
     let has = rustix::thread::capabilities(None)?.permitted;
     let keep = if role == Role::Devices { FOR_SHARES & has } else { CapabilitySet::empty() };
@@ -142,6 +145,7 @@ fn drop_capabilities(role: Role) -> rustix::io::Result<()> {
         CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() },
     )
 }
+// ANCHOR_END: drop
 
 /// Memory, locks, signals, time, the end: what the standard library and the allocator do in any thread.
 const ALL: &[i64] = &[
@@ -258,6 +262,7 @@ const KVM: (u64, u64) = (0xff00, 0xae00);
 
 fn filter(role: Role, sockets: bool) -> Result<BpfProgram, Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    // ANCHOR: lists
     let lists: &[&[i64]] = match role {
         Role::Vcpu => &[ALL],
         Role::Devices if sockets => &[ALL, STREAMS, FILES, SOCKETS],
@@ -265,6 +270,7 @@ fn filter(role: Role, sockets: bool) -> Result<BpfProgram, Error> {
         Role::Agent => &[ALL, STREAMS],
         Role::Control => &[ALL, STREAMS, CONNECTIONS],
     };
+    // ANCHOR_END: lists
     for call in lists.iter().flat_map(|list| list.iter()) {
         rules.insert(*call, Vec::new());
     }

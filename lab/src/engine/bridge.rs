@@ -201,6 +201,7 @@ pub(crate) fn lead_out(pid: i64, gateways: &[IpAddr]) -> Result<(), Error> {
 ///
 /// # Errors
 /// Where the kernel refuses.
+// ANCHOR: plug_machine
 pub(crate) fn plug_machine(plug: &Plug) -> Result<Interface, Error> {
     let tap = Tap::create(&plug.device)?;
     let outside = plug.clone();
@@ -223,6 +224,7 @@ pub(crate) fn plug_machine(plug: &Plug) -> Result<Interface, Error> {
         }),
     })
 }
+// ANCHOR_END: plug_machine
 
 /// Takes a container or machine out of a network, by the host's end: with one end of a pair goes the other.
 ///

@@ -140,6 +140,7 @@ impl Net {
     }
 
     /// Gives the guest the frame that waits. False where it has not given buffers enough for it.
+    // ANCHOR: fill
     fn fill(&mut self, queue: &mut Virtqueue) -> Result<bool, Fault> {
         let mut chains = Vec::new();
         let mut room = 0;
@@ -174,6 +175,7 @@ impl Net {
         queue.used_together(&chains)?;
         Ok(true)
     }
+    // ANCHOR_END: fill
 
     /// Moves frames from the guest to the link, as far as that takes them.
     fn collect(&mut self, queue: &mut Virtqueue) -> Result<(), Fault> {

@@ -95,6 +95,7 @@ impl Link for Stream {
         Ok(HEADER + length)
     }
 
+    // ANCHOR: send
     fn send(&mut self, chain: &mut Chain) -> Result<bool, Fault> {
         if !self.flush() {
             return Ok(false);
@@ -109,6 +110,7 @@ impl Link for Stream {
         self.flush();
         Ok(true)
     }
+    // ANCHOR_END: send
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::devices::virtio::{Chain, Fault, sys};
 /// What asks the kernel for such a device.
 const DEVICE: &str = "/dev/net/tun";
 
+// ANCHOR: offloads
 /// What either kernel can leave to the other: each line a feature of the device, and the flag of TUNSETOFFLOAD by which the
 /// host's kernel is told that the guest can finish such frames.
 const TO_GUEST: [(u32, libc::c_uint); 4] = [
@@ -34,6 +35,7 @@ const TO_GUEST: [(u32, libc::c_uint); 4] = [
 /// And what the host's kernel can always finish for the guest.
 const TO_HOST: [u32; 4] =
     [VIRTIO_NET_F_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_ECN];
+// ANCHOR_END: offloads
 
 /// A TAP device, open. It goes away with the last descriptor of it.
 #[derive(Debug)]

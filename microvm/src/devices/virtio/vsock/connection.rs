@@ -118,13 +118,16 @@ impl Connection {
         self.asked_for_credit = false;
     }
 
+    // ANCHOR: credit
     /// How many bytes the guest has room for.
     fn credit(&self) -> u32 {
         self.peer_room.saturating_sub(self.sent.wrapping_sub(self.peer_forwarded))
     }
+    // ANCHOR_END: credit
 
     /// Passes the guest's data on, and keeps what the socket does not take. False where the guest sent what it was not allowed
     /// to, or nobody is there.
+    // ANCHOR: take_data
     pub(super) fn take_data(&mut self, chain: &mut Chain, len: usize) -> Result<bool, Fault> {
         if self.guest_ended & NO_SEND != 0 || self.unsent.len() + len > BUFFER as usize {
             return Ok(false);
@@ -144,6 +147,7 @@ impl Connection {
         self.forward(taken);
         Ok(true)
     }
+    // ANCHOR_END: take_data
 
     /// Passes on what was kept. False where nobody is there to take it.
     pub(super) fn flush(&mut self) -> bool {

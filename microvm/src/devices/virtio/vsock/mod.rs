@@ -269,6 +269,7 @@ impl Vsock {
     }
 
     /// Connects to whoever listens for the guest.
+    // ANCHOR: connect
     fn connect(&mut self, header: &Header, ports: Ports) {
         let mut path = self.path.clone().into_os_string();
         path.push(format!("_{}", ports.host));
@@ -280,6 +281,7 @@ impl Vsock {
             None => self.answers.push_back(header.refusal()),
         }
     }
+    // ANCHOR_END: connect
 
     /// Gives the guest what is for it, each connection in its turn, until it has no buffers left.
     fn deliver(&mut self, queues: &mut [Virtqueue]) -> Result<(), Fault> {
