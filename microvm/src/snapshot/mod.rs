@@ -174,13 +174,16 @@ pub(crate) fn take_command(
             let runner = at_rest.or_else(|| vcpus.iter().find(|vcpu| vcpu.is_at(halted.address) && late()));
             let Some(runner) = runner else { return Ok(None) };
             command::put_back(held.memory, runner, halted)?;
-            then.take().map_or(Ok(()), |then| then())?;
-            if at_rest.is_none() || !command::has_renewals(held.memory, held.board.renewals().list()) {
-                return Ok(Some(false));
+            let whole = at_rest.is_some() && command::has_renewals(held.memory, held.board.renewals().list());
+            if whole {
+                let clock_read = held.board.boot_timer().clock_read();
+                let command =
+                    Command::find(held.memory, runner, clock_read.map(|host| (host, halted.clock)))?;
+                write_down(held, &vcpus, path, identity, Some(&command), None)?;
             }
-            let clock_read = held.board.boot_timer().clock_read();
-            let command = Command::find(held.memory, runner, clock_read.map(|host| (host, halted.clock)))?;
-            write_down(held, &vcpus, path, identity, Some(&command), None).map(|()| Some(true))
+            // Only now: from here on this run's input is under way, which no other run is to see.
+            then.take().map_or(Ok(()), |then| then())?;
+            Ok(Some(whole))
         })?;
         if let Some(done) = done {
             return Ok(done);
