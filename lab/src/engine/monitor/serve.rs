@@ -68,6 +68,8 @@ pub(super) fn accept(monitor: &Arc<Monitor>, socket: &UnixListener) {
 }
 
 fn serve(monitor: &Arc<Monitor>, stream: UnixStream, ask: Ask) {
+    // What ends the workload is answered before the monitor ends with it.
+    let _waits = matches!(ask, Ask::Kill { .. } | Ask::Stop { .. }).then(|| Waits::new(monitor));
     let result = match ask {
         Ask::Machine => return machine(monitor, &stream),
         Ask::Attach(attach) => return join(monitor, &stream, &attach),
@@ -95,6 +97,23 @@ fn serve(monitor: &Arc<Monitor>, stream: UnixStream, ask: Ask) {
         Err(error) => Answer::Failed((&error).into()),
     };
     let _ = say(&stream, &answer);
+}
+
+/// One who is to be answered at the workload's end: until it is dropped, the monitor's farewell waits.
+struct Waits<'a>(&'a Monitor);
+
+impl<'a> Waits<'a> {
+    fn new(monitor: &'a Monitor) -> Self {
+        monitor.gate().waiting += 1;
+        Self(monitor)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.gate().waiting -= 1;
+        self.0.changed.notify_all();
+    }
 }
 
 fn machine(monitor: &Monitor, stream: &UnixStream) {
@@ -155,6 +174,7 @@ fn join(monitor: &Arc<Monitor>, stream: &UnixStream, attach: &Attach) {
 
 /// Answers at the end of the run that goes on, or of the next one.
 fn wait(monitor: &Monitor, stream: &UnixStream, next: bool) {
+    let _waits = Waits::new(monitor);
     let code = {
         let mut gate = monitor.gate();
         let idle = !gate.running && gate.starters.is_empty() && gate.ended.0 == 0;
@@ -163,7 +183,6 @@ fn wait(monitor: &Monitor, stream: &UnixStream, next: bool) {
             return;
         }
         let before = gate.ended.0;
-        gate.waiting += 1;
         // The end of a container that removes itself is told when it is removed, which is just before the monitor ends.
         while !gate.closed && (gate.ended.0 == before || removes(monitor)) {
             gate = monitor.changed.wait_timeout(gate, GONE).unwrap_or_else(PoisonError::into_inner).0;
@@ -179,8 +198,6 @@ fn wait(monitor: &Monitor, stream: &UnixStream, next: bool) {
     if let Some(code) = code {
         let _ = say(stream, &Answer::Exited { code });
     }
-    monitor.gate().waiting -= 1;
-    monitor.changed.notify_all();
 }
 
 fn removes(monitor: &Monitor) -> bool {
@@ -214,12 +231,7 @@ fn kill(monitor: &Monitor, signal: i32) -> Result<(), Error> {
     }
     monitor.engine.tell_container(&record, "kill", &[("signal", &signal.to_string())])?;
     if killed {
-        let mut gate = monitor.gate();
-        gate.waiting += 1;
-        drop(gate);
         ended(monitor, before, Some(Instant::now() + KILLED));
-        monitor.gate().waiting -= 1;
-        monitor.changed.notify_all();
     }
     Ok(())
 }
@@ -235,7 +247,6 @@ fn stop(monitor: &Monitor, signal: i32, seconds: i64) -> Result<(), Error> {
         if !gate.running {
             return Ok(());
         }
-        gate.waiting += 1;
         gate.ended.0
     };
     let record = monitor.record();
@@ -257,8 +268,6 @@ fn stop(monitor: &Monitor, signal: i32, seconds: i64) -> Result<(), Error> {
     if let (Ok(record), Ok(())) = (&record, &result) {
         monitor.engine.tell_container(record, "stop", &[])?;
     }
-    monitor.gate().waiting -= 1;
-    monitor.changed.notify_all();
     result
 }
 
