@@ -275,7 +275,7 @@ pub(super) fn make_all(path: &Path) -> Result<(), Error> {
 pub(super) fn remove_tree(path: &Path) -> Result<(), Error> {
     // Overlay's own folder is closed even to its owner, which only root does not feel.
     let mut removed = image::remove_tree(path);
-    // A monitor on its way out may still write a file into what is being removed.
+    // A monitor on its way out, or another's that tells its names, may still write a file into what is being removed.
     for _ in 0..10 {
         if !matches!(&removed, Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty) {
             break;

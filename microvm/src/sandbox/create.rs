@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::agent::{Session, flatten};
 use crate::devices::virtio::fs::Share;
 use crate::machine::Machine;
 use crate::qemu::{self, Board, Qemu};
+use crate::snapshot::Identity;
 use crate::sockets::SocketFile;
 use crate::spec::{self, Spec};
 use crate::warm::Warm;
@@ -198,20 +200,10 @@ fn restore(
     if !warm.path.exists() {
         return Ok(None);
     }
-    let mut vsock = None;
-    let (channel, port, at_end) = parts::channel()?;
-    let restored = snapshot::restore(snapshot::Restore {
-        path: warm.path.clone(),
-        identity: warm.identity.clone(),
-        renew,
-        paused: false,
-        devices: parts::devices(options, shares, port, &mut vsock)?,
-        console: diagnostics.console.clone(),
-        profile: diagnostics.profile,
-        explain: diagnostics.explain.clone(),
-        at_end,
-        timeline: timeline.clone(),
-    });
+    let (mut restore, channel, vsock) =
+        on_this_host(&warm.path, &warm.identity, options, shares, diagnostics, timeline)?;
+    restore.renew = renew;
+    let restored = snapshot::restore(restore);
     warm.touch();
     Ok(restored.ok().map(|vm| (Machine::Kvm(Box::new(vm)), channel, vsock)))
 }
@@ -226,21 +218,38 @@ fn go_on(
     diagnostics: &Diagnostics,
     timeline: &Arc<Timeline>,
 ) -> Result<(Made, Vec<u8>), Error> {
+    let identity = shape.identity(&saved.root);
+    let (mut restore, channel, vsock) =
+        on_this_host(&saved.path, &identity, options, shares, diagnostics, timeline)?;
+    restore.paused = true;
+    let (vm, conversation) = snapshot::restore_running(restore)?;
+    Ok(((Machine::Kvm(Box::new(vm)), channel, vsock), conversation))
+}
+
+/// How a machine is made of a snapshot here: on devices of its own. Also the host's end of the channel, and of vsock.
+fn on_this_host(
+    path: &Path,
+    identity: &Identity,
+    options: &CreateOptions,
+    shares: &[Share],
+    diagnostics: &Diagnostics,
+    timeline: &Arc<Timeline>,
+) -> Result<(snapshot::Restore, OwnedFd, Option<SocketFile>), Error> {
     let mut vsock = None;
     let (channel, port, at_end) = parts::channel()?;
-    let (vm, conversation) = snapshot::restore_running(snapshot::Restore {
-        path: saved.path.clone(),
-        identity: shape.identity(&saved.root),
+    let restore = snapshot::Restore {
+        path: path.to_owned(),
+        identity: identity.clone(),
         renew: None,
-        paused: true,
+        paused: false,
         devices: parts::devices(options, shares, port, &mut vsock)?,
         console: diagnostics.console.clone(),
         profile: diagnostics.profile,
         explain: diagnostics.explain.clone(),
         at_end,
         timeline: timeline.clone(),
-    })?;
-    Ok(((Machine::Kvm(Box::new(vm)), channel, vsock), conversation))
+    };
+    Ok((restore, channel, vsock))
 }
 
 /// What the start of a machine that is not at its command has left to do.

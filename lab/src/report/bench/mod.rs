@@ -6,6 +6,7 @@ pub mod explain;
 pub mod page;
 pub mod plots;
 pub mod several;
+mod starts;
 pub mod terminal;
 
 use crate::measure::bench::record::Bench;

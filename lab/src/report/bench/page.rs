@@ -4,13 +4,12 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{against, label, plots, spark, terminal};
+use super::{against, label, plots, spark, starts, terminal};
 use crate::measure::bench::record::{Bench, ExperimentRecord, MetricRecord, Run};
 use crate::measure::bench::store::json_text;
 use crate::measure::bench::summary::{self, Row};
 use crate::measure::experiments;
-use crate::measure::plan::Wall;
-use crate::measure::record::{Outcome, Sample, WallRecord};
+use crate::measure::record::Outcome;
 use crate::report::html::{self as comparison, MOST_EMBEDDED};
 use crate::report::{figures, waterfall};
 
@@ -161,48 +160,9 @@ fn numbers(values: &[f64]) -> String {
 
 /// The median start of each wall of the lab, step by step.
 fn waterfalls(bench: &Bench, experiment: &ExperimentRecord) -> Markup {
-    let walls = walls(bench, experiment);
+    let walls = starts::walls(bench, experiment);
     let runs: Vec<_> = walls.iter().filter_map(waterfall::Run::median_of).collect();
     html! { @if !runs.is_empty() { (comparison::waterfalls(&runs)) } }
-}
-
-/// The warm starts of each wall of the lab, as `lab compare` has them.
-pub fn walls(bench: &Bench, experiment: &ExperimentRecord) -> Vec<WallRecord> {
-    [("container", Wall::Container), ("vm", Wall::Vm)]
-        .into_iter()
-        .filter_map(|(name, wall)| {
-            let samples: Vec<Sample> = experiment
-                .counted(name, "warm cache")
-                .filter(|run| !run.marks.is_empty())
-                .filter_map(sample)
-                .collect();
-            let obtained = bench.subject(name)?.obtained;
-            let record =
-                WallRecord { wall, obtained, unavailable: None, kernel: None, samples, memory: None };
-            (!record.samples.is_empty()).then_some(record)
-        })
-        .collect()
-}
-
-/// A run as `lab compare` has it: the whole run's time is among its values.
-fn sample(run: &Run) -> Option<Sample> {
-    let whole = run.values.iter().find(|values| values.metric == "whole")?.samples.first()?;
-    let last = run.marks.values().max()?;
-    let first = run.marks.values().min()?;
-    // The spawn lies so long before the mark as the value tells.
-    let instruction =
-        run.values.iter().find(|values| values.metric == "first-instruction")?.samples.first()?;
-    let spawned = run.marks.get("executed")?.checked_sub((instruction * 1e6) as u64)?.min(*first);
-    Some(Sample {
-        sequence: run.sequence,
-        warmup: false,
-        spawned,
-        ended: (spawned + (whole * 1e6) as u64).max(*last),
-        marks: run.marks.clone(),
-        exit: Some(0),
-        outcome: Outcome::Ok,
-        load: run.load,
-    })
 }
 
 fn reproduce(bench: &Bench) -> Markup {

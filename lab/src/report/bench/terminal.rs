@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use super::{against, label, page, spark};
+use super::{against, label, spark, starts};
 use crate::measure::bench::record::{Bench, ExperimentRecord, MetricRecord};
 use crate::measure::bench::summary::{self, Row};
 use crate::measure::experiments;
@@ -104,7 +104,7 @@ fn one(text: &mut String, bench: &Bench, experiment: &ExperimentRecord, width: u
         }
     }
     if experiment.name == "startup" {
-        let walls = page::walls(bench, experiment);
+        let walls = starts::walls(bench, experiment);
         let runs: Vec<_> = walls.iter().filter_map(waterfall::Run::median_of).collect();
         text.push_str(&waterfall::draw(&runs, width));
     }
